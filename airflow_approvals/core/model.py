@@ -1,0 +1,237 @@
+"""The nouns: what is asked, what is known about it, who answered, and what came of it.
+
+All of them are values: frozen, compared by content, turned into JSON and back by `to_json` and `from_json`.
+Times are aware datetimes in UTC. None of them ever holds a value from the data: counts, column names,
+entity types and digests only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from functools import cache
+from typing import Any, NewType, TypeVar
+
+from airflow_approvals.core.canonical import digest_of
+
+Person = NewType("Person", str)
+"""One human being across all channels; made by `identity.person_named` only."""
+
+
+class State(StrEnum):
+    """Where a request stands. `gate.TRANSITIONS` holds the only moves there are."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    SUPERSEDED = "superseded"
+    REVOKED = "revoked"
+    LAPSED = "lapsed"
+    REDEEMED = "redeemed"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class Verdict(StrEnum):
+    """What one person says."""
+
+    APPROVE = "approve"
+    DENY = "deny"
+
+
+class Channel(StrEnum):
+    """Where a person spoke."""
+
+    API = "api"
+    CLI = "cli"
+    PAGE = "page"
+    SLACK = "slack"
+    TEAMS = "teams"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """What would happen: shown to approvers word for word, so it holds no secret and no value from the data."""
+
+    kind: str  # export, write, delete, grant, rotate_key, or a custom word
+    source: str | None = None  # URI
+    destination: str | None = None  # URI
+    parameters: dict[str, Any] | None = None  # JSON
+    justification: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileDigest:
+    """One file of a dataset."""
+
+    name: str  # relative to the dataset; the file's own name when the dataset is one file
+    sha256: str
+    size: int  # bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column by name and Arrow type."""
+
+    name: str
+    type: str
+    nullable: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A dataset as it was read once from end to end.
+
+    `sha256` is the file's own digest (what `sha256sum` prints) when there is one file, and the digest of the
+    canonical JSON of `files` when the dataset is a folder of parts.
+    """
+
+    uri: str
+    format: str  # parquet, csv, jsonl
+    compression: str | None = None  # gzip, bz2, xz, zstd
+    sha256: str
+    size: int  # bytes, as stored
+    rows: int
+    columns: tuple[Column, ...]
+    schema_sha256: str  # canonical JSON of `columns`
+    files: tuple[FileDigest, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What is known about the data that would move."""
+
+    datasets: tuple[Snapshot, ...] = ()
+    pii: dict[str, Any] | None = None  # reports: counts, columns, entity types, `verified`, `residual`
+    links: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """The task instance behind a request, as Airflow's metadata database tells it (never as the worker does)."""
+
+    ti_id: str  # changes with every try
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int  # -1 when not mapped
+    try_number: int
+    run_type: str  # manual, scheduled, backfill, asset_triggered, ...
+    state: str  # of the task instance, when it was read
+    triggering_user: str | None = None
+    owners: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vote:
+    """One person's approve or deny, and what was shown when it was given."""
+
+    voter: Person
+    verdict: Verdict
+    reason: str
+    channel: Channel
+    cast_at: datetime
+    revision: int
+    shown_digest: str  # the action digest that the prompt carried
+    groups: tuple[str, ...]  # membership at that moment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What an approver wants to know before answering; `answer` is None while it is open."""
+
+    id: int  # 1, 2, ... within the request
+    asked_by: Person
+    asked_at: datetime
+    text: str
+    channel: Channel
+    answer: str | None = None
+    answered_by: str | None = None
+    answered_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the write then did."""
+
+    published: bool
+    digest: str | None = None  # of what was published, or found instead
+    detail: str = ""
+    reported_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApprovalRequest:
+    """One action that waits for, or has had, its decision."""
+
+    id: str  # UUID
+    revision: int  # grows when what is shown changes, not with votes
+    state: State
+    action: Action
+    evidence: Evidence
+    action_digest: str  # `digest_of_action`
+    gate: str  # the name of the gate within its task; "" when there is one
+    opened_by: str  # "worker" or a person
+    requesters: tuple[Person, ...]  # barred from approving; empty when unknown
+    origin: Origin | None
+    policy: str
+    policy_digest: str
+    opened_at: datetime
+    expires_at: datetime
+    votes: tuple[Vote, ...] = ()
+    questions: tuple[Question, ...] = ()
+    decided_at: datetime | None = None
+    decided_because: str = ""
+    receipt_expires_at: datetime | None = None
+    decision_index: int | None = None  # ledger index of the decision
+    receipt: dict[str, Any] | None = None  # DSSE envelope
+    redeemed_by: str | None = None  # ti_id
+    redeemed_at: datetime | None = None
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntryDraft:
+    """A fact that is about to be written into the ledger; the store gives it its index."""
+
+    kind: str  # request.opened, vote.cast, request.approved, attempt.refused, ...
+    request_id: str | None
+    actor: str  # a person, "worker:<dag>/<task>", or "service"
+    time: datetime
+    data: dict[str, Any]  # JSON
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One immutable fact: `body` is the canonical JSON that was hashed, kept as it was written."""
+
+    index: int
+    body: bytes
+
+
+def digest_of_action(action: Action, evidence: Evidence) -> str:
+    """Return the digest that binds a request to what would happen with which bytes."""
+    return digest_of({"action": to_json(action), "evidence": to_json(evidence)})
+
+
+Noun = TypeVar("Noun")
+
+
+def to_json(noun: Any) -> Any:
+    """Return one of the nouns above as JSON-ready dicts, lists and strings (times in ISO 8601 with offset)."""
+    return _adapter(type(noun)).dump_python(noun, mode="json")
+
+
+def from_json(cls: type[Noun], value: Any) -> Noun:
+    """Return the noun that `to_json` made `value` from; raise `pydantic.ValidationError` when it is not one."""
+    return _adapter(cls).validate_python(value)  # type: ignore[no-any-return]  # TypeAdapter is not generic here
+
+
+@cache
+def _adapter(cls: type) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(cls)
