@@ -129,7 +129,11 @@ def check_channel(request: ApprovalRequest, policy: Policy, channel: Channel) ->
             f"request {request.id} has no known requester, so it cannot be answered from {channel}; "
             "log in to Airflow and answer on the page"
         )
-    if policy.channels and channel.value not in policy.channels and not (logged_in and "page" in policy.channels):
+    if (
+        policy.channels
+        and channel.value not in policy.channels
+        and not (logged_in and "page" in policy.channels)
+    ):
         raise VoteRefusedError(
             f"policy {policy.name} takes answers from {', '.join(policy.channels)} only, not from {channel}"
         )
@@ -141,7 +145,9 @@ def check_reason(policy: Policy, verdict: Verdict, reason: str) -> None:
         policy.require_reason == "on_deny" and verdict is Verdict.DENY
     )
     if needed and not reason.strip():
-        raise InvalidRequestError(f"policy {policy.name} wants a reason for this answer; say why and send again")
+        raise InvalidRequestError(
+            f"policy {policy.name} wants a reason for this answer; say why and send again"
+        )
     check_text("reason", reason)
 
 
@@ -196,9 +202,7 @@ def add_answer(
         )
     if asked[question_id].answer is not None:
         raise AlreadyDecidedError(f"question {question_id} of request {request.id} is already answered")
-    asked[question_id] = replace(
-        asked[question_id], answer=answer, answered_by=answered_by, answered_at=now
-    )
+    asked[question_id] = replace(asked[question_id], answer=answer, answered_by=answered_by, answered_at=now)
     return replace(request, questions=tuple(asked.values()))
 
 
@@ -225,9 +229,7 @@ def check_may_revoke(
     )
 
 
-def redeem(
-    request: ApprovalRequest, *, ti_id: str, digest: str, now: datetime
-) -> ApprovalRequest:
+def redeem(request: ApprovalRequest, *, ti_id: str, digest: str, now: datetime) -> ApprovalRequest:
     """Return `request` with its receipt used up by `ti_id`; the same `ti_id` may come again and gets the same.
 
     (1) what would be published is what was approved, (2) it was not used before, (3) the approval is live.

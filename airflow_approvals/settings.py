@@ -1,0 +1,46 @@
+"""The `[approvals]` section of airflow.cfg, read once by a call into a frozen object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SECTION = "approvals"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the platform owner configured. Field names are the option names."""
+
+    policy_file: str  # path of the policy file; read by the API server only
+    base_url: str  # where Airflow's API server is reached, without /approvals
+    signing_key: str  # signer URI of securesystemslib; empty: a key file under AIRFLOW_HOME
+    public_key_file: str  # public key JSON of a signer that cannot tell it (KMS, Vault, HSM)
+    worker_secret: str  # workers' tokens are signed with a key derived from it; never shown
+    ledger_origin: str  # the name of this ledger in its checkpoints
+    http_timeout: float  # seconds for one call of a worker to the service
+    due_interval: float  # seconds between two looks for expired requests and lapsed approvals
+    home: Path  # AIRFLOW_HOME
+
+
+def read_settings() -> Settings:
+    """Return the configuration in force; call it late, never at import."""
+    from airflow.configuration import AIRFLOW_HOME, conf
+
+    def option(name: str, fallback: str) -> str:
+        value = conf.get(SECTION, name, fallback="")
+        return str(value) if value else fallback
+
+    home = Path(AIRFLOW_HOME)
+    api_url = conf.get("api", "base_url", fallback="") or "http://localhost:8080"
+    return Settings(
+        policy_file=option("policy_file", str(home / "approvals" / "policy.yaml")),
+        base_url=option("base_url", str(api_url)).rstrip("/"),
+        signing_key=option("signing_key", ""),
+        public_key_file=option("public_key_file", ""),
+        worker_secret=option("worker_secret", str(conf.get("api", "secret_key", fallback=""))),
+        ledger_origin=option("ledger_origin", "airflow-approvals"),
+        http_timeout=float(option("http_timeout", "30")),
+        due_interval=float(option("due_interval", "5")),
+        home=home,
+    )
