@@ -86,13 +86,12 @@ class Service:
 
     # --- open ---------------------------------------------------------------------------------------------
 
-    def open_for_task(
-        self, ti_id: str, opening: Opening, *, key: str, request_id: str, now: datetime
-    ) -> Opened:
+    def open_for_task(self, ti_id: str, opening: Opening, *, request_id: str, now: datetime) -> Opened:
         """Open a request for a running task instance, or return the one that it already has.
 
         The same content of the same gate in the same task reuses a pending or approved request, whichever try
-        asks; changed content supersedes a pending one and revokes an approved one.
+        asks; changed content supersedes a pending one and revokes an approved one. So repeating the call is
+        harmless without an Idempotency-Key.
         """
         actor = f"worker:{ti_id}"
         with self._refusals_recorded(actor, None, "open", now):
@@ -113,7 +112,7 @@ class Service:
                     kept = self._settle_prior(tx, prior, draft, actor=actor, now=now)
                     if kept is not None:
                         return Opened(request=kept, created=False)
-                self._insert(tx, draft, actor=actor, caller=ti_id, key=key, opening=opening)
+                self._insert(tx, draft, actor=actor)
             return Opened(request=draft, created=True)
 
     def open_for_person(
@@ -132,7 +131,12 @@ class Service:
                             "Idempotency-Key: it was used for another request; send a new key for new content"
                         )
                     return Opened(request=tx.get_request(stored.request_id), created=False)
-                self._insert(tx, draft, actor=person, caller=person, key=key, opening=opening)
+                tx.insert_idempotency_key(
+                    person,
+                    key,
+                    StoredIdempotencyKey(request_id=draft.id, body_sha256=digest_of_opening(opening)),
+                )
+                self._insert(tx, draft, actor=person)
             return Opened(request=draft, created=True)
 
     def _draft(
@@ -215,13 +219,8 @@ class Service:
         tx.append(_draft_entry("outcome.reported", closed, actor=actor, now=now, outcome=to_json(outcome)))
         tx.update_request(closed)
 
-    def _insert(
-        self, tx: Transaction, draft: ApprovalRequest, *, actor: str, caller: str, key: str, opening: Opening
-    ) -> None:
+    def _insert(self, tx: Transaction, draft: ApprovalRequest, *, actor: str) -> None:
         tx.insert_request(draft)
-        tx.insert_idempotency_key(
-            caller, key, StoredIdempotencyKey(request_id=draft.id, body_sha256=digest_of_opening(opening))
-        )
         tx.append(
             _draft_entry(
                 "request.opened",

@@ -161,7 +161,9 @@ def _climb_to_right_child(node: int, last: int) -> Coordinate:
 
 def _inclusion_ranges(index: int, size: int) -> list[tuple[int, int]]:
     if not 0 <= index < size:
-        raise InvalidRequestError(f"entry {index} is not among the first {size} entries; ask for a larger tree")
+        raise InvalidRequestError(
+            f"entry {index} is not among the first {size} entries; ask for a larger tree"
+        )
     ranges, start, end = [], 0, size
     while end - start > 1:
         middle = start + _split(end - start)
