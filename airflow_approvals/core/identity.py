@@ -1,0 +1,73 @@
+"""One canonical person across all channels, and who stands behind a run."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from airflow_approvals.core.errors import InvalidRequestError
+from airflow_approvals.core.model import Origin, Person
+
+MAX_NAME_LENGTH = 250
+"""Airflow's own user names are at most 250 characters long."""
+
+MANUAL = "manual"
+UNKNOWN = "unknown"
+"""What Airflow writes for the triggering user when it cannot tell."""
+
+
+def person_named(name: str) -> Person:
+    """Return the canonical person behind a login, whatever its case or width.
+
+    Case and width make no difference: otherwise a second spelling of a name would be a second vote.
+    Raises `InvalidRequestError` for a name that is empty, too long, or holds invisible characters.
+    """
+    # Measured before anything is computed from it, and again after: NFKC can make one character eighteen.
+    if len(name) > MAX_NAME_LENGTH:
+        raise InvalidRequestError(_too_long(len(name)))
+    canonical = _folded(name)
+    if not canonical:
+        raise InvalidRequestError("a person's name is empty; give the user name of the login")
+    if len(canonical) > MAX_NAME_LENGTH:
+        raise InvalidRequestError(_too_long(len(canonical)))
+    for character in canonical:
+        if _is_invisible(character):
+            raise InvalidRequestError(
+                f"a person's name holds U+{ord(character):04X}, which cannot be seen; "
+                "expected visible characters and plain spaces only"
+            )
+    return Person(canonical)
+
+
+def requesters_of(origin: Origin) -> tuple[Person, ...]:
+    """Return everybody who stands behind a run, and is therefore barred from approving it; sorted, each once.
+
+    A manual run is its triggering user's. Any other run (scheduled, asset-triggered, backfill, or a type that
+    is not known here) is the DAG owners', and the triggering user's too when there is one. Empty when unknown.
+    """
+    names: list[str] = []
+    if _is_known(origin.triggering_user):
+        names.append(origin.triggering_user or "")
+    if origin.run_type != MANUAL:
+        names.extend(owner for owner in origin.owners if _is_known(owner))
+    return tuple(sorted({person_named(name) for name in names}))
+
+
+def _is_known(name: str | None) -> bool:
+    return name is not None and _folded(name) not in ("", UNKNOWN)
+
+
+def _folded(name: str) -> str:
+    # Twice: folding case can undo NFKC and the other way round (Unicode 15, section 3.13, D146).
+    folded = name
+    for _ in range(2):
+        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", folded).casefold()).strip()
+    return folded
+
+
+def _is_invisible(character: str) -> bool:
+    # Cc control, Cf format (bidi overrides, zero-width), Co private, Cn unassigned, Cs surrogate, Zl/Zp line ends.
+    return unicodedata.category(character) in {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"}
+
+
+def _too_long(length: int) -> str:
+    return f"a person's name has {length} characters; at most {MAX_NAME_LENGTH} are allowed"
