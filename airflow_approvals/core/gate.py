@@ -1,4 +1,4 @@
-"""May this happen now: the state machine of a request, who may vote, what a vote leads to, when a receipt is good.
+"""May this happen now: the moves of a request, who may vote, what a vote leads to, when a receipt is good.
 
 Every function takes values and returns the next value, or raises. There is no other way from state to state.
 """
@@ -77,9 +77,9 @@ def check_may_vote(
 ) -> tuple[str, ...]:
     """Return the groups `voter` speaks for, or raise.
 
-    (1) the request is still open, (2) it is what the voter saw, (3) the channel is good enough, (4) the voter
-    is an approver of this policy now, (5) is not the requester, (6) has not voted, (7) gave a reason where one
-    is needed.
+    (1) the request is still open, (2) it is what the voter saw, (3) the channel is good enough, (4) the
+    voter is an approver of this policy now, (5) is not the requester, (6) has not voted, (7) gave a reason
+    where one is needed.
     """
     check_open(request, now=now)  # (1)
     if revision != request.revision:  # (2)
@@ -116,7 +116,8 @@ def check_open(request: ApprovalRequest, *, now: datetime) -> None:
         )
     if now >= request.expires_at:
         raise AlreadyDecidedError(
-            f"request {request.id} expired at {request.expires_at:%Y-%m-%d %H:%M} UTC; run the task again to ask anew"
+            f"request {request.id} expired at {request.expires_at:%Y-%m-%d %H:%M} UTC; "
+            "run the task again to ask anew"
         )
 
 
@@ -211,15 +212,15 @@ def check_may_cancel(request: ApprovalRequest, person: Person, policy_file: Poli
     if person in request.requesters or ADMINS in progress.groups_of(policy_file, person):
         return
     raise NotAllowedError(
-        f"{person} may not cancel request {request.id}: only its requester or a member of group {ADMINS} may; "
-        "an approver may deny it"
+        f"{person} may not cancel request {request.id}: only its requester or a member of group {ADMINS} "
+        "may; an approver may deny it"
     )
 
 
 def check_may_revoke(
     request: ApprovalRequest, person: Person, policy: Policy | None, policy_file: PolicyFile
 ) -> None:
-    """Raise `NotAllowedError` unless `person` is an approver of the policy now, voted on it, or is an admin."""
+    """Raise `NotAllowedError` unless `person` is an approver now, has voted on it, or is an admin."""
     groups = progress.groups_of(policy_file, person)
     is_approver = policy is not None and bool(progress.approver_groups(policy_file, policy, person))
     if is_approver or ADMINS in groups or any(vote.voter == person for vote in request.votes):
@@ -230,7 +231,7 @@ def check_may_revoke(
 
 
 def redeem(request: ApprovalRequest, *, ti_id: str, digest: str, now: datetime) -> ApprovalRequest:
-    """Return `request` with its receipt used up by `ti_id`; the same `ti_id` may come again and gets the same.
+    """Return `request` with its receipt used up by `ti_id`, which may come again and gets the same.
 
     (1) what would be published is what was approved, (2) it was not used before, (3) the approval is live.
     """
@@ -243,8 +244,8 @@ def redeem(request: ApprovalRequest, *, ti_id: str, digest: str, now: datetime) 
         if request.redeemed_by == ti_id and request.state is State.REDEEMED:
             return request
         raise ReceiptUsedError(
-            f"request {request.id}: its receipt was used up by task instance {request.redeemed_by} and works once; "
-            "run the task again to ask anew"
+            f"request {request.id}: its receipt was used up by task instance {request.redeemed_by} "
+            "and works once; run the task again to ask anew"
         )
     check_live(request, now=now)  # (3)
     redeemed = move(request, State.REDEEMED, now=now, because=request.decided_because)
@@ -259,8 +260,8 @@ def check_live(request: ApprovalRequest, *, now: datetime) -> None:
         raise NotApprovedError(f"request {request.id} is {request.state}, not approved")
     if now >= request.receipt_expires_at:
         raise ReceiptGoneError(
-            f"request {request.id}: the approval was good until {request.receipt_expires_at:%Y-%m-%d %H:%M:%S} UTC; "
-            "run the task again to ask anew"
+            f"request {request.id}: the approval was good until "
+            f"{request.receipt_expires_at:%Y-%m-%d %H:%M:%S} UTC; run the task again to ask anew"
         )
 
 

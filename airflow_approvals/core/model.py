@@ -54,7 +54,7 @@ class Channel(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """What would happen: shown to approvers word for word, so it holds no secret and no value from the data."""
+    """What would happen: shown word for word, so it holds no secret and no value from the data."""
 
     kind: str  # export, write, delete, grant, rotate_key, or a custom word
     source: str | None = None  # URI
@@ -111,7 +111,7 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """The task instance behind a request, as Airflow's metadata database tells it (never as the worker does)."""
+    """The task instance behind a request, as Airflow's metadata database tells it, not the worker."""
 
     ti_id: str  # changes with every try
     dag_id: str
@@ -221,12 +221,12 @@ Noun = TypeVar("Noun")
 
 
 def to_json(noun: Any) -> Any:
-    """Return one of the nouns above as JSON-ready dicts, lists and strings (times in ISO 8601 with offset)."""
+    """Return one of the nouns above as JSON-ready dicts, lists and strings (times in ISO 8601, with zone)."""
     return _adapter(type(noun)).dump_python(noun, mode="json")
 
 
 def from_json(cls: type[Noun], value: Any) -> Noun:
-    """Return the noun that `to_json` made `value` from; raise `pydantic.ValidationError` when it is not one."""
+    """Return the noun that `to_json` made `value` from; raise `pydantic.ValidationError` if it is not one."""
     return _adapter(cls).validate_python(value)  # type: ignore[no-any-return]  # TypeAdapter is not generic here
 
 
