@@ -1,7 +1,7 @@
 """The Merkle tree of RFC 6962 section 2.1: one root for all entries, short proofs for one of them.
 
-Only complete subtrees are ever stored (`Node`): they never change again, so appending writes about two nodes per
-entry however long the ledger is. Everything else is computed from them.
+Only complete subtrees are ever stored (`Node`): they never change again, so appending writes about two nodes
+per entry however long the ledger is. Everything else is computed from them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Frontier:
-    """All that is needed to append: the roots of the complete subtrees that make up the tree, largest first."""
+    """All that is needed to append: the roots of the complete subtrees of the tree, largest first."""
 
     size: int = 0
     peaks: tuple[bytes, ...] = ()
@@ -53,7 +53,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 def grow(frontier: Frontier, leaf: bytes) -> tuple[Frontier, tuple[Node, ...]]:
-    """Return the frontier after `leaf` (a leaf hash) is appended, and the nodes that are complete from now on."""
+    """Return the frontier with the hash `leaf` appended, and the nodes that are complete from now on."""
     index = frontier.size
     peaks = list(frontier.peaks)
     nodes = [Node(level=0, index=index, hash=leaf)]
@@ -89,7 +89,7 @@ def inclusion_proof(index: int, size: int, read_node: ReadNode) -> tuple[bytes, 
 
 
 def consistency_proof(old_size: int, new_size: int, read_node: ReadNode) -> tuple[bytes, ...]:
-    """Return the proof (RFC 6962 2.1.2) that the tree of `new_size` entries begins with the one of `old_size`."""
+    """Return the proof (RFC 6962 2.1.2) that the tree of `new_size` begins with the one of `old_size`."""
     return tuple(_range_hash(start, end, read_node) for start, end in _consistency_ranges(old_size, new_size))
 
 
@@ -122,7 +122,7 @@ def verify_consistency(
     """Raise `LedgerTamperedError` unless the new tree begins with the whole old one (RFC 9162 2.1.4.2)."""
     if not _is_consistent(old_size, new_size, old_root, new_root, tuple(proof)):
         raise LedgerTamperedError(
-            f"the ledger of {new_size} entries is not proven to begin with the {old_size} entries signed before; "
+            f"the ledger of {new_size} entries is not proven to begin with the {old_size} signed before; "
             "history may have been rewritten, keep both checkpoints and ask for a ledger export"
         )
 

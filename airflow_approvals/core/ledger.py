@@ -1,0 +1,32 @@
+"""Ledger entries: the bytes of one fact, and the check that they are what they claim to be."""
+
+from __future__ import annotations
+
+import re
+
+from airflow_approvals.core.canonical import canonical_json
+from airflow_approvals.core.errors import InvalidRequestError
+from airflow_approvals.core.model import EntryDraft
+from airflow_approvals.core.moments import rfc3339
+
+VERSION = 1
+KIND = re.compile(r"[a-z][a-z_]*(\.[a-z][a-z_]*)+", re.ASCII)
+
+
+def entry_body(draft: EntryDraft, index: int) -> bytes:
+    """Return the canonical JSON that is hashed, signed and stored as entry `index`."""
+    if index < 0 or not KIND.fullmatch(draft.kind):
+        raise InvalidRequestError(
+            "a ledger entry needs an index of 0 or more and a kind of lower-case words, such as vote.cast"
+        )
+    return canonical_json(
+        {
+            "v": VERSION,
+            "index": index,
+            "kind": draft.kind,
+            "request_id": draft.request_id,
+            "actor": draft.actor,
+            "time": rfc3339(draft.time),
+            "data": draft.data,
+        }
+    )
