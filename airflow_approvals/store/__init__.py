@@ -1,0 +1,1 @@
+"""Requests and the ledger in Airflow's metadata database: tables, store, task instances."""

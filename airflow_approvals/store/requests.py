@@ -1,0 +1,229 @@
+"""The rows of requests: found by id, by slot, by what is due, and changed under a lock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from airflow_approvals.core.canonical import digest_of
+from airflow_approvals.core.errors import (
+    IdempotencyConflictError,
+    InvalidRequestError,
+    RequestNotFoundError,
+)
+from airflow_approvals.core.model import ApprovalRequest, State, from_json, to_json
+from airflow_approvals.ports import Page, RequestFilter, StoredIdempotencyKey, TaskSlot
+from airflow_approvals.store.tables import (
+    CALLER_LENGTH,
+    KEY_LENGTH,
+    idempotency_keys,
+    requesters,
+    requests,
+    slots,
+)
+
+MAX_PAGE = 500
+
+
+def get_request(connection: Connection, request_id: str, *, for_update: bool = False) -> ApprovalRequest:
+    """Return the request; raise `RequestNotFoundError` when there is none."""
+    _check_text(request_id)
+    query = select(requests.c.document).where(requests.c.id == request_id)
+    found = _first(connection, query.with_for_update() if for_update else query)
+    if found is None:
+        raise RequestNotFoundError("there is no such request; check its id, or list the requests")
+    return found
+
+
+def find_latest_request(
+    connection: Connection, slot: TaskSlot, *, for_update: bool
+) -> ApprovalRequest | None:
+    """Return the newest request of the slot; with `for_update` the slot is locked even when it is empty."""
+    key = _slot_key(slot)
+    query = select(requests.c.document).where(requests.c.slot == key).order_by(requests.c.seq.desc()).limit(1)
+    if not for_update:
+        return _first(connection, query)
+    dialect = _dialect(connection)
+    connection.execute(dialect.insert(slots).values(slot=key).on_conflict_do_nothing())
+    connection.execute(select(slots.c.slot).where(slots.c.slot == key).with_for_update())
+    return _first(connection, query.with_for_update())
+
+
+def insert_request(connection: Connection, request: ApprovalRequest) -> None:
+    """Write a new request."""
+    connection.execute(insert(requests).values(id=request.id, **_columns(request)))
+    _insert_requesters(connection, request)
+
+
+def update_request(connection: Connection, request: ApprovalRequest) -> None:
+    """Write what has changed; raise `RequestNotFoundError` when it was never written."""
+    changed = connection.execute(
+        update(requests).where(requests.c.id == request.id).values(_columns(request))
+    )
+    if changed.rowcount != 1:
+        raise RequestNotFoundError("there is no such request to change; it must be opened first")
+    query = select(requesters.c.person).where(requesters.c.request_id == request.id)
+    if set(connection.execute(query).scalars()) != set(request.requesters):
+        connection.execute(delete(requesters).where(requesters.c.request_id == request.id))
+        _insert_requesters(connection, request)
+
+
+def find_due(connection: Connection, now: datetime, *, limit: int) -> Sequence[ApprovalRequest]:
+    """Return, locked, what has run out by `now`, oldest first; rows that are locked already are skipped."""
+    query = (
+        select(requests.c.document)
+        .where(
+            or_(
+                and_(requests.c.state == State.PENDING, requests.c.expires_at <= now),
+                and_(requests.c.state == State.APPROVED, requests.c.receipt_expires_at <= now),
+            )
+        )
+        .order_by(requests.c.seq)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return [from_json(ApprovalRequest, document) for document in connection.execute(query).scalars()]
+
+
+def list_requests(connection: Connection, wanted: RequestFilter) -> Page:
+    """Return one page, newest first; raise `InvalidRequestError` for a page that nobody can want."""
+    if not 1 <= wanted.limit <= MAX_PAGE or wanted.offset < 0:
+        raise InvalidRequestError(
+            f"a page holds 1 to {MAX_PAGE} requests from offset 0 on; "
+            f"asked for {wanted.limit} from {wanted.offset}"
+        )
+    _check_text(wanted.dag_id, wanted.run_id, wanted.task_id, wanted.policy, wanted.requester, *wanted.ids)
+    conditions = _conditions(wanted)
+    total = connection.scalar(select(func.count()).select_from(requests).where(*conditions))
+    rows = connection.execute(
+        select(requests.c.document)
+        .where(*conditions)
+        .order_by(requests.c.seq.desc())
+        .limit(wanted.limit)
+        .offset(wanted.offset)
+    )
+    return Page(
+        requests=tuple(from_json(ApprovalRequest, document) for document in rows.scalars()), total=total or 0
+    )
+
+
+def find_idempotency_key(connection: Connection, caller: str, key: str) -> StoredIdempotencyKey | None:
+    """Return what `caller` used `key` for."""
+    _check_key(caller, key)
+    row = connection.execute(
+        select(idempotency_keys.c.request_id, idempotency_keys.c.body_sha256).where(
+            idempotency_keys.c.caller == caller, idempotency_keys.c.key == key
+        )
+    ).first()
+    return (
+        None if row is None else StoredIdempotencyKey(request_id=row.request_id, body_sha256=row.body_sha256)
+    )
+
+
+def insert_idempotency_key(
+    connection: Connection, caller: str, key: str, stored: StoredIdempotencyKey
+) -> None:
+    """Keep the key; on PostgreSQL this waits for a concurrent transaction that keeps the same one."""
+    _check_key(caller, key)
+    kept = connection.execute(
+        _dialect(connection)
+        .insert(idempotency_keys)
+        .values(caller=caller, key=key, request_id=stored.request_id, body_sha256=stored.body_sha256)
+        .on_conflict_do_nothing()
+    )
+    if kept.rowcount != 1:
+        raise IdempotencyConflictError(
+            "this Idempotency-Key was used by another call; repeat yours to get that one's answer"
+        )
+
+
+def _first(connection: Connection, query: Select[tuple[Any]]) -> ApprovalRequest | None:
+    row = connection.execute(query).first()
+    return None if row is None else from_json(ApprovalRequest, row.document)
+
+
+def _columns(request: ApprovalRequest) -> dict[str, Any]:
+    origin = request.origin
+    slot = origin and TaskSlot(
+        dag_id=origin.dag_id,
+        run_id=origin.run_id,
+        task_id=origin.task_id,
+        map_index=origin.map_index,
+        gate=request.gate,
+    )
+    return {
+        "state": request.state.value,
+        "revision": request.revision,
+        "slot": slot and _slot_key(slot),
+        "dag_id": origin and origin.dag_id,
+        "run_id": origin and origin.run_id,
+        "task_id": origin and origin.task_id,
+        "map_index": origin and origin.map_index,
+        "gate": request.gate,
+        "policy": request.policy,
+        "opened_at": request.opened_at,
+        "expires_at": request.expires_at,
+        "receipt_expires_at": request.receipt_expires_at,
+        "document": to_json(request),
+    }
+
+
+def _insert_requesters(connection: Connection, request: ApprovalRequest) -> None:
+    rows = [{"request_id": request.id, "person": person} for person in dict.fromkeys(request.requesters)]
+    if rows:
+        connection.execute(insert(requesters), rows)
+
+
+def _slot_key(slot: TaskSlot) -> str:
+    return digest_of([slot.dag_id, slot.run_id, slot.task_id, slot.map_index, slot.gate])
+
+
+def _conditions(wanted: RequestFilter) -> list[ColumnElement[bool]]:
+    equal = {
+        requests.c.dag_id: wanted.dag_id,
+        requests.c.run_id: wanted.run_id,
+        requests.c.task_id: wanted.task_id,
+        requests.c.policy: wanted.policy,
+    }
+    conditions: list[ColumnElement[bool]] = [
+        column == value for column, value in equal.items() if value is not None
+    ]
+    if wanted.states:
+        conditions.append(requests.c.state.in_([state.value for state in wanted.states]))
+    if wanted.ids:
+        conditions.append(requests.c.id.in_(wanted.ids))
+    if wanted.requester is not None:
+        asked = select(requesters.c.request_id).where(requesters.c.person == wanted.requester)
+        conditions.append(requests.c.id.in_(asked))
+    return conditions
+
+
+def _check_key(caller: str, key: str) -> None:
+    _check_text(caller, key)
+    if not 1 <= len(key) <= KEY_LENGTH or len(caller) > CALLER_LENGTH:
+        raise InvalidRequestError(f"Idempotency-Key: expected 1 to {KEY_LENGTH} characters, found {len(key)}")
+
+
+def _check_text(*texts: str | None) -> None:
+    # PostgreSQL has no such character, and its driver would fail with an error of its own.
+    if any("\x00" in text for text in texts if text is not None):
+        raise InvalidRequestError("a NUL character cannot be searched for; send plain text")
+
+
+def _dialect(connection: Connection) -> Any:
+    return postgresql if connection.dialect.name == "postgresql" else sqlite

@@ -1,0 +1,157 @@
+"""The tables this package keeps in Airflow's metadata database, all of them named `approvals_...`.
+
+A request is stored whole, as JSON; its columns repeat only what is searched, sorted and locked by.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Connection,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    event,
+)
+from sqlalchemy.types import TypeDecorator
+
+from airflow_approvals.store.append_only import create_guards, drop_guards
+
+KEY_LENGTH = 255
+"""Characters of an Idempotency-Key."""
+CALLER_LENGTH = 600
+"""Characters of whoever sent it: a person, or a worker's DAG and task (each at most 250 in Airflow)."""
+ID_LENGTH = 250
+"""Characters of a DAG, run or task id in Airflow."""
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware time, kept in UTC: SQLite's text and PostgreSQL's timestamptz then order in the same way."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        # SQLite keeps no offset; what was written there is UTC.
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+BigId = BigInteger().with_variant(Integer, "sqlite")
+"""64 bits everywhere; only a column declared INTEGER is SQLite's row id."""
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+requests = Table(
+    "approvals_request",
+    metadata,
+    # Order of arrival: two requests can be opened within one tick of the clock.
+    Column("seq", BigId, primary_key=True, autoincrement=True),
+    Column("id", String(36), nullable=False, unique=True),
+    Column("state", String(20), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("slot", String(64), nullable=True),
+    Column("dag_id", String(ID_LENGTH), nullable=True),
+    Column("run_id", String(ID_LENGTH), nullable=True),
+    Column("task_id", String(ID_LENGTH), nullable=True),
+    Column("map_index", Integer, nullable=True),
+    Column("gate", String(ID_LENGTH), nullable=False),
+    Column("policy", String(ID_LENGTH), nullable=False),
+    Column("opened_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("receipt_expires_at", UtcTime, nullable=True),
+    Column("document", JSON, nullable=False),
+    Index(None, "slot", "seq"),
+    Index(None, "state", "expires_at"),
+    Index(None, "state", "receipt_expires_at"),
+    Index(None, "dag_id", "run_id"),
+    Index(None, "policy"),
+)
+
+requesters = Table(
+    "approvals_requester",
+    metadata,
+    Column("request_id", String(36), ForeignKey(requests.c.id), primary_key=True),
+    Column("person", String(ID_LENGTH), primary_key=True),
+    Index(None, "person"),
+)
+
+# One row per gate that ever asked: something to lock before there is a request.
+slots = Table("approvals_slot", metadata, Column("slot", String(64), primary_key=True))
+
+idempotency_keys = Table(
+    "approvals_idempotency_key",
+    metadata,
+    Column("caller", String(CALLER_LENGTH), primary_key=True),
+    Column("key", String(KEY_LENGTH), primary_key=True),
+    Column("request_id", String(36), nullable=False),
+    Column("body_sha256", String(64), nullable=False),
+)
+
+ledger_entries = Table(
+    "approvals_ledger_entry",
+    metadata,
+    Column("idx", BigId, primary_key=True, autoincrement=False),
+    Column("kind", String(100), nullable=False),
+    Column("request_id", String(36), nullable=True),
+    Column("body", LargeBinary, nullable=False),  # canonical JSON, as it was hashed
+    Index(None, "request_id"),
+)
+
+ledger_nodes = Table(
+    "approvals_ledger_node",
+    metadata,
+    Column("level", Integer, primary_key=True, autoincrement=False),
+    Column("idx", BigId, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# One row, locked by whoever appends.
+ledger_head = Table(
+    "approvals_ledger_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("size", BigInteger, nullable=False),
+    Column("peaks", LargeBinary, nullable=False),  # 32 bytes each, largest subtree first
+)
+
+checkpoints = Table(
+    "approvals_checkpoint",
+    metadata,
+    Column("size", BigId, primary_key=True, autoincrement=False),
+    Column("note", Text, nullable=False),
+)
+
+
+@event.listens_for(metadata, "after_create")
+def _guard(_: MetaData, connection: Connection, **__: Any) -> None:
+    create_guards(connection)
+
+
+@event.listens_for(metadata, "after_drop")
+def _unguard(_: MetaData, connection: Connection, **__: Any) -> None:
+    drop_guards(connection)
