@@ -1,0 +1,1 @@
+"""The other side of the API: what workers, the triggerer and the command line call the service with."""
