@@ -16,9 +16,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from airflow_approvals.core.errors import PolicyError
+from airflow_approvals.core.errors import PolicyDeniesError, PolicyError
 from airflow_approvals.core.model import Action, Evidence, Person
 
 MAX_EXPRESSION_LENGTH = 1_000
@@ -46,7 +46,8 @@ _WORDS = frozenset({"true", "false", "null", "in"})
 _EVALUATION_ERRORS = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
 _TOKEN = re.compile(
     r"""
-      (?P<string> [rR][bB]?"[^"\n]*" | [rR][bB]?'[^'\n]*' | [bB]?"(?:\\.|[^"\\\n])*" | [bB]?'(?:\\.|[^'\\\n])*' )
+      (?P<string> [rR][bB]?"[^"\n]*" | [rR][bB]?'[^'\n]*'
+        | [bB]?"(?:\\.|[^"\\\n])*" | [bB]?'(?:\\.|[^'\\\n])*' )
     | (?P<comment> //[^\n]* )
     | (?P<number> \d[\w.]* )
     | (?P<name> [A-Za-z_]\w* )
@@ -74,7 +75,8 @@ def check_expression(source: str) -> None:
     )
     if unknown_functions:
         raise ExpressionError(
-            f"unknown function {', '.join(unknown_functions)} in {source!r}; known are {', '.join(sorted(FUNCTIONS))}"
+            f"unknown function {unknown_functions[0]!r} in {source!r}; "
+            f"known are {', '.join(sorted(FUNCTIONS))}"
         )
     bound = _check_names(source)
     unknown = sorted(set(program.variables()) - set(FIELDS) - bound)
@@ -82,8 +84,37 @@ def check_expression(source: str) -> None:
         raise ExpressionError(_unknown_variable(unknown[0], source))
 
 
+class Denying(Protocol):
+    """What is needed of a policy here; the policy itself needs this module to be loaded."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def deny_if(self) -> tuple[str, ...]: ...
+
+
+def check_not_denied(policy: Denying, variables: Mapping[str, Any]) -> None:
+    """Raise `PolicyDeniesError` when a `deny_if` of `policy` holds, or cannot be evaluated."""
+    denied = list(find_denials(policy, variables))
+    if denied:
+        raise PolicyDeniesError(f"policy {policy.name} denies this action: {'; '.join(denied)}")
+
+
+def find_denials(policy: Denying, variables: Mapping[str, Any]) -> Iterator[str]:
+    """Yield in words every `deny_if` of `policy` that holds, or that cannot be evaluated."""
+    for source in policy.deny_if:
+        try:
+            holds = is_true(source, variables)
+        except ExpressionError as error:
+            yield f"{error}, which counts as a denial"
+        else:
+            if holds:
+                yield f"{source!r} holds"
+
+
 def is_true(source: str, variables: Mapping[str, Any]) -> bool:
-    """Return what `source` says about `variables`; raise `ExpressionError` when it is neither true nor false."""
+    """Return what `source` says about `variables`; raise `ExpressionError` when that is no true or false."""
     try:
         result = _compiled(source).execute(dict(variables))
     except _EVALUATION_ERRORS as error:
@@ -125,7 +156,9 @@ def _dataset_variables(evidence: Evidence) -> dict[str, Any]:
 def _pii_variables(report: Mapping[str, Any] | None) -> dict[str, Any]:
     """Take from a PII report what has the promised shape; anything else is not known."""
     report = report if isinstance(report, Mapping) else {}
-    residual, entities, columns = (report.get(key) for key in ("residual", "entities", "columns"))
+    residual: Any = report.get("residual")
+    entities: Any = report.get("entities")
+    columns: Any = report.get("columns")
     scanned = report.get("scanned") is True
     return {
         "scanned": scanned,
@@ -174,10 +207,10 @@ def _tokens_of(source: str) -> list[_Token]:
 
 
 def _check_names(source: str) -> set[str]:
-    """Raise `ExpressionError` for a name outside the documented ones; return the names that `source` binds itself.
+    """Raise `ExpressionError` for a name that is not documented; return the names that `source` binds itself.
 
-    The library lists the names bound by `exists(x, ...)` among the variables and knows nothing of fields, so the
-    scopes are followed here: a misspelt field would otherwise deny every request, or be found out in the night.
+    The library lists the names bound by `exists(x, ...)` among the variables and knows nothing of fields, so
+    scopes are followed here: a misspelt field would otherwise be found out by the first request it denies.
     """
     tokens = _tokens_of(source)
     bound: set[str] = set()
@@ -204,7 +237,8 @@ def _names_in_scope(tokens: Sequence[_Token]) -> Iterator[tuple[int, frozenset[s
             bound = [name for name in scopes if name is not None]
             if len(bound) > MAX_NESTED_COMPREHENSIONS:
                 raise ExpressionError(
-                    f"more than {MAX_NESTED_COMPREHENSIONS} of {', '.join(sorted(_COMPREHENSIONS))} inside each other"
+                    f"more than {MAX_NESTED_COMPREHENSIONS} inside each other of "
+                    f"{', '.join(sorted(_COMPREHENSIONS))}"
                 )
         elif (
             token.kind == "name" and _text(tokens, position - 1) != "." and _text(tokens, position + 1) != "("

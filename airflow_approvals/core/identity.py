@@ -42,7 +42,7 @@ def requesters_of(origin: Origin) -> tuple[Person, ...]:
     """Return everybody who stands behind a run, and is therefore barred from approving it; sorted, each once.
 
     A manual run is its triggering user's. Any other run (scheduled, asset-triggered, backfill, or a type that
-    is not known here) is the DAG owners', and the triggering user's too when there is one. Empty when unknown.
+    is not known here) is the DAG owners', and the triggering user's too. Empty when unknown.
     """
     names: list[str] = []
     if _is_known(origin.triggering_user):
@@ -65,7 +65,7 @@ def _folded(name: str) -> str:
 
 
 def _is_invisible(character: str) -> bool:
-    # Cc control, Cf format (bidi overrides, zero-width), Co private, Cn unassigned, Cs surrogate, Zl/Zp line ends.
+    # Cc control, Cf format (bidi, zero-width), Co private, Cn unassigned, Cs surrogate, Zl and Zp line ends.
     return unicodedata.category(character) in {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"}
 
 

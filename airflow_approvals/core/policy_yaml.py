@@ -1,7 +1,7 @@
-"""YAML text to plain values that remember their lines; everything of YAML that a policy has no need of is refused.
+"""YAML text to plain values that remember their lines; what a policy has no need of is refused.
 
-Nothing in the text can make an object, run code, or grow beyond its own size: only plain maps, lists, strings,
-numbers, true/false and null are built, no tags, no anchors, no aliases, no merge keys.
+Nothing in the text can make an object, run code, or grow beyond its own size: only plain maps, lists,
+strings, numbers, true, false and null are built; no tags, no anchors, no aliases, no merge keys.
 """
 
 from __future__ import annotations
@@ -91,12 +91,12 @@ class _Reader:
         import yaml
 
         class Loader(yaml.SafeLoader):
-            """Composes nodes; refuses aliases (a bomb doubles with every one) and deep nesting (the stack)."""
+            """Composes nodes; refuses aliases (each can double the size) and deep nesting (the stack)."""
 
             depth = 0
 
             def compose_node(self, parent: Any, index: Any) -> Any:
-                event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's stubs stop here
+                event: Any = self.peek_event()  # type: ignore[no-untyped-call]  # not in PyYAML's stubs
                 line = event.start_mark.line + 1
                 if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
                     raise _RefusedError(line, "YAML anchors and aliases are not allowed; write the value out")
@@ -111,7 +111,7 @@ class _Reader:
         try:
             return loader.get_single_node()
         finally:
-            loader.dispose()  # type: ignore[no-untyped-call]  # PyYAML's stubs stop here
+            loader.dispose()
 
     def value_of(self, node: Node, path: Path) -> Any:
         from yaml import MappingNode, SequenceNode
@@ -141,6 +141,7 @@ class _Reader:
         return found
 
     def _scalar(self, node: Node) -> Any:
+        from yaml import ScalarNode
         from yaml.constructor import SafeConstructor
 
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
@@ -151,7 +152,7 @@ class _Reader:
             "bool": SafeConstructor.construct_yaml_bool,
             "null": SafeConstructor.construct_yaml_null,
         }.get(kind)
-        if make is None or not isinstance(node.value, str):
+        if make is None or not isinstance(node, ScalarNode):
             self.problems.append(
                 Problem(
                     node.start_mark.line + 1,

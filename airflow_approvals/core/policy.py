@@ -1,0 +1,425 @@
+"""The policy file: what it may say, what is wrong with it and where, and which policy covers an action."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from airflow_approvals.core.assignment import assign
+from airflow_approvals.core.canonical import digest_of
+from airflow_approvals.core.errors import InvalidRequestError, NoPolicyError, PolicyError
+from airflow_approvals.core.model import Action, Channel
+from airflow_approvals.core.policy_match import covers, covers_name, places_of
+from airflow_approvals.core.policy_words import (
+    KIND,
+    Duration,
+    Expression,
+    Kind,
+    Name,
+    NameGlob,
+    UriGlob,
+    User,
+)
+from airflow_approvals.core.policy_yaml import Document, Path, Problem, read_yaml
+
+ADMINS = "admins"
+"""The optional group whose members may cancel and revoke any request."""
+
+_CROSS_CHECK = "cross_check"
+_LATER = ("remind_every", "escalate", "notify", "standing", "break_glass")
+"""Keys of a policy that are read and checked, and acted on by a later version."""
+
+_NON_EMPTY = Field(min_length=1)
+_PartType = TypeVar("_PartType", bound=BaseModel)
+
+
+class _Part(BaseModel):
+    """A part of the file: frozen, and a key that is not known is an error, not a silent wish."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Group(_Part):
+    """People who may approve together: named here, or (read by the Slack channel) a Slack user group."""
+
+    users: tuple[User, ...] = ()
+    slack_usergroup: Annotated[StrictStr, Field(pattern=r"^[A-Z0-9]{2,32}$")] | None = None
+
+    @field_validator("users")
+    @classmethod
+    def _each_once(cls, users: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted({user for user in users if users.count(user) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} is here twice (case and width make no other person)")
+        return users
+
+    @model_validator(mode="after")
+    def _somebody(self) -> Group:
+        if not self.users and self.slack_usergroup is None:
+            raise ValueError("an empty group; name users or a slack_usergroup")
+        return self
+
+
+class ChannelSettings(BaseModel):
+    """Where prompts go; what else a kind needs is checked by the channel itself."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+
+    kind: Literal["slack", "teams", "email", "webhook", "notifier"]
+    conn_id: Annotated[StrictStr, Field(min_length=1, max_length=250)] | None = None
+
+
+class Match(_Part):
+    """Which actions a policy covers: every key that is here must fit, and a list fits if one of it does."""
+
+    action: Annotated[tuple[Kind, ...], _NON_EMPTY] | None = None
+    destination: Annotated[tuple[UriGlob, ...], _NON_EMPTY] | None = None
+    source: Annotated[tuple[UriGlob, ...], _NON_EMPTY] | None = None
+    dag_id: Annotated[tuple[NameGlob, ...], _NON_EMPTY] | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Match:
+        if not self.model_fields_set or all(value is None for _, value in self):
+            raise ValueError("an empty match; name action, destination, source or dag_id")
+        return self
+
+    def find_mismatch(self, action: Action, *, dag_id: str | None) -> str | None:
+        """Return why this does not cover `action`, in words; None when it does.
+
+        Raises `InvalidRequestError` for an action whose kind or places can be read in two ways.
+        """
+        if self.action is not None and not {action.kind, "*"} & set(self.action):
+            return f"the action is {action.kind}, it covers {', '.join(self.action)}"
+        for word, globs, uri in (
+            ("destination", self.destination, action.destination),
+            ("source", self.source, action.source),
+        ):
+            if globs is not None and not (uri is not None and covers(globs, uri)):
+                return f"the {word} is {uri or 'not named'}, it covers {', '.join(globs)}"
+        if self.dag_id is not None and not any(covers_name(glob, dag_id or "") for glob in self.dag_id):
+            return f"the DAG is {dag_id or 'not known'}, it covers {', '.join(self.dag_id)}"
+        return None
+
+
+class Rule(_Part):
+    """So many approvals by members of one group, always or `when` an expression holds."""
+
+    group: Name
+    approvals: Annotated[StrictInt, Field(ge=1, le=20)] = 1
+    when: Expression | None = None
+
+
+class Escalation(_Part):
+    """Whom to ask when nobody has answered for a while."""
+
+    after: Duration
+    to: Name
+
+
+class Standing(_Part):
+    """For how long one approval may answer recurring actions, and which drift voids it."""
+
+    max_days: Annotated[StrictInt, Field(ge=1, le=365)]
+    void_on: Annotated[tuple[Annotated[StrictStr, Field(min_length=1, max_length=100)], ...], _NON_EMPTY]
+
+
+class BreakGlass(_Part):
+    """Who may open the gate alone in an emergency."""
+
+    group: Name
+
+
+class Policy(_Part):
+    """What one kind of action needs."""
+
+    name: Name
+    match: Match
+    require: Annotated[tuple[Rule, ...], Field(min_length=1, max_length=20)]
+    deny_if: tuple[Expression, ...] = ()
+    self_approval: Literal["never", "allowed"] = "never"
+    require_reason: Literal["never", "on_deny", "always"] = "on_deny"
+    expires_after: Duration = timedelta(hours=24)
+    receipt_valid_for: Duration = timedelta(minutes=30)
+    channels: Annotated[tuple[Channel, ...], _NON_EMPTY] | None = None
+    remind_every: Duration | None = None
+    escalate: Escalation | None = None
+    notify: tuple[Name, ...] = ()
+    standing: Standing | None = None
+    break_glass: BreakGlass | None = None
+
+    @property
+    def approver_groups(self) -> tuple[str, ...]:
+        """The groups that this policy asks, each once, in the order of its rules."""
+        return tuple(dict.fromkeys(rule.group for rule in self.require))
+
+
+class GatedOperator(_Part):
+    """An operator that is gated wherever it stands."""
+
+    operator: Annotated[StrictStr, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,249}$")]
+    policy: Name
+
+
+class PolicyFile(_Part):
+    """The whole file; groups, channels and policies are known to fit together."""
+
+    version: Literal[1]
+    groups: Annotated[dict[Name, Group], _NON_EMPTY]
+    channels: dict[Name, ChannelSettings] = {}
+    policies: Annotated[tuple[Policy, ...], Field(min_length=1, max_length=500)]
+    protected_connections: tuple[NameGlob, ...] = ()
+    gated_operators: tuple[GatedOperator, ...] = ()
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _is_a_number(cls, version: object) -> object:
+        if isinstance(version, bool):  # true == 1 in Python
+            raise ValueError("expected 1")  # noqa: TRY004  # pydantic turns ValueError into a problem
+        return version
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> PolicyFile:
+        problems = [
+            reason
+            for _, reason in _cross_problems(
+                groups=self.groups,
+                channels=set(self.channels),
+                policies=dict(enumerate(self.policies)),
+                gated={at: operator.policy for at, operator in enumerate(self.gated_operators)},
+            )
+        ]
+        if problems:
+            raise PydanticCustomError(_CROSS_CHECK, "{reasons}", {"reasons": "; ".join(problems)})
+        return self
+
+    @property
+    def digest(self) -> str:
+        """The digest of everything this file says, however it is laid out."""
+        return digest_of(self.model_dump(mode="json"))
+
+    def find_policy(self, name: str) -> Policy | None:
+        """Return the policy of that name; None when there is none."""
+        return next((policy for policy in self.policies if policy.name == name), None)
+
+    def match(self, action: Action, *, dag_id: str | None) -> Policy:
+        """Return the first policy that covers `action`; raise `NoPolicyError` when none does."""
+        tried: list[str] = []
+        for policy, mismatch in self.mismatches(action, dag_id=dag_id):
+            if mismatch is None:
+                return policy
+            tried.append(policy.name)
+        raise NoPolicyError(
+            f"no policy covers the action {action.kind} to {action.destination or 'no destination'}; tried "
+            f"{', '.join(tried)}; ask the platform owner for a policy, or move the data where one allows it"
+        )
+
+    def mismatches(self, action: Action, *, dag_id: str | None) -> Iterator[tuple[Policy, str | None]]:
+        """Yield each policy in order with why it does not cover `action`, up to the first that does (None)."""
+        if not KIND.fullmatch(action.kind):
+            raise InvalidRequestError(
+                "the kind of an action is a word of lower-case letters, digits and _, like export or rotate_key"
+            )
+        for uri in (action.source, action.destination):
+            if uri is not None:
+                places_of(uri)  # refused here, or a policy without globs would cover what cannot be read
+        for policy in self.policies:
+            mismatch = policy.match.find_mismatch(action, dag_id=dag_id)
+            yield policy, mismatch
+            if mismatch is None:
+                return
+
+    def notices(self) -> tuple[str, ...]:
+        """Return one line for every key that is accepted and not acted on in this version."""
+        keys = [
+            f"groups.{name}.slack_usergroup" for name, group in self.groups.items() if group.slack_usergroup
+        ]
+        keys += [
+            key for key in ("channels", "protected_connections", "gated_operators") if getattr(self, key)
+        ]
+        for policy in self.policies:
+            keys += [f"policies.{policy.name}.{key}" for key in _LATER if getattr(policy, key)]
+        return tuple(f"{key}: accepted, not acted on in this version" for key in keys)
+
+
+def check_asserted(policy: Policy, asserted: str | None) -> None:
+    """Raise `NoPolicyError` when a DAG names another policy than the one that covers its action."""
+    if asserted is not None and asserted != policy.name:
+        raise NoPolicyError(
+            f"the DAG expects policy {asserted!r}, the policy that covers this action is {policy.name!r}; "
+            "name that one or none: which policy applies is decided by the policy file alone"
+        )
+
+
+def digest_of_policy(policy: Policy) -> str:
+    """Return the digest of what `policy` demands; who is in its groups is recorded with each vote instead."""
+    return digest_of(policy.model_dump(mode="json"))
+
+
+def file_digest(policy_file: PolicyFile) -> str:
+    """Return the digest of everything that `policy_file` says."""
+    return policy_file.digest
+
+
+def policy_json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the policy file, for editors."""
+    schema = PolicyFile.model_json_schema()
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "airflow-approvals policy file",
+    }
+
+
+def parse_policy_file(text: str, *, name: str) -> PolicyFile:
+    """Return the policy file that `text` holds; raise a `PolicyError` that names every problem and its line."""
+    document = read_yaml(text)
+    problems = list(document.problems)
+    if document.lines:
+        problems += _problems_of(document)
+    if problems:
+        lines = [f"{name}:{line}: {reason}" for line, reason in sorted(set(problems))]
+        raise PolicyError("\n".join(lines))
+    return PolicyFile.model_validate(document.value)
+
+
+def _problems_of(document: Document) -> list[Problem]:
+    try:
+        PolicyFile.model_validate(document.value)
+    except ValidationError as error:
+        found = [
+            (tuple(detail["loc"]), _in_words(detail["type"], detail["msg"]))
+            for detail in error.errors(include_url=False, include_input=False, include_context=False)
+            if detail["type"] != _CROSS_CHECK
+        ]
+        found += _cross_problems_of_draft(document.value)
+        return [Problem(document.line_of(path), f"{_dotted(path)}{reason}") for path, reason in found]
+    return []
+
+
+def _cross_problems_of_draft(value: Any) -> Iterator[tuple[Path, str]]:
+    """Check what fits together among the parts that are sound, so that all problems are told at once."""
+    if not isinstance(value, dict):
+        return
+    groups = value.get("groups")
+    channels = value.get("channels")
+    policies = value.get("policies")
+    gated = value.get("gated_operators")
+    yield from _cross_problems(
+        groups={str(key): _sound(Group, part) for key, part in groups.items()}
+        if isinstance(groups, dict)
+        else {},
+        channels=set(channels) if isinstance(channels, dict) else set(),
+        policies={
+            at: policy
+            for at, part in enumerate(policies if isinstance(policies, list) else [])
+            if (policy := _sound(Policy, part)) is not None
+        },
+        gated={
+            at: operator.policy
+            for at, part in enumerate(gated if isinstance(gated, list) else [])
+            if (operator := _sound(GatedOperator, part)) is not None
+        },
+    )
+
+
+def _sound(model: type[_PartType], part: Any) -> _PartType | None:
+    try:
+        return model.model_validate(part)
+    except ValidationError:
+        return None
+
+
+def _cross_problems(
+    *,
+    groups: Mapping[str, Group | None],  # None: named, and wrong in itself
+    channels: Collection[str],
+    policies: Mapping[int, Policy],
+    gated: Mapping[int, str],
+) -> Iterator[tuple[Path, str]]:
+    """Yield where names lead nowhere, and where nobody could ever say yes."""
+    at_of: dict[str, int] = {}
+    for at, policy in policies.items():
+        if policy.name in at_of:
+            yield ("policies", at, "name"), f"a policy named {policy.name!r} is here twice; rename one"
+        at_of.setdefault(policy.name, at)
+        yield from _unknown_names(at, policy, groups, channels)
+        yield from _unsatisfiable(at, policy, groups)
+    for at, name in gated.items():
+        if name not in at_of:
+            yield ("gated_operators", at, "policy"), f"unknown policy {name!r}"
+
+
+def _unknown_names(
+    at: int, policy: Policy, groups: Mapping[str, Group | None], channels: Collection[str]
+) -> Iterator[tuple[Path, str]]:
+    named: list[tuple[Path, str]] = [
+        (("require", position, "group"), rule.group) for position, rule in enumerate(policy.require)
+    ]
+    if policy.escalate is not None:
+        named.append((("escalate", "to"), policy.escalate.to))
+    if policy.break_glass is not None:
+        named.append((("break_glass", "group"), policy.break_glass.group))
+    for path, group in named:
+        if group not in groups:
+            yield (
+                ("policies", at, *path),
+                f"unknown group {group!r}; known are {', '.join(sorted(groups)) or 'none'}",
+            )
+    for position, channel in enumerate(policy.notify):
+        if channel not in channels:
+            known = ", ".join(sorted(channels)) or "none"
+            yield ("policies", at, "notify", position), f"unknown channel {channel!r}; known are {known}"
+
+
+def _unsatisfiable(at: int, policy: Policy, groups: Mapping[str, Group | None]) -> Iterator[tuple[Path, str]]:
+    """Yield the rules that nobody can meet, alone or together with the others (by different people).
+
+    A group with a Slack user group, or one that is wrong in itself, has an unknown size: never too small.
+    """
+    places: list[tuple[str, ...]] = []
+    for position, rule in enumerate(policy.require):
+        group = groups.get(rule.group)
+        if group is None or group.slack_usergroup is not None:
+            continue
+        if len(group.users) < rule.approvals:
+            reason = f"{rule.approvals} approvals by {rule.group!r}, which has {len(group.users)} members"
+            yield ("policies", at, "require", position), f"a rule that nobody can meet: {reason}"
+            return
+        places += [group.users] * rule.approvals
+    can_be_filled = sum(person is not None for person in assign(places))
+    if can_be_filled < len(places):
+        reason = f"{len(places)} different people are needed, the groups have {can_be_filled}"
+        yield ("policies", at, "require"), f"rules that nobody can meet together: {reason}"
+
+
+_PLAIN_WORDS = {
+    "extra_forbidden": "unknown key",
+    "missing": "is missing",
+    "tuple_type": "expected a list",
+    "dict_type": "expected a map of names",
+    "model_type": "expected a map of keys",
+    "model_attributes_type": "expected a map of keys",
+    "string_type": "expected a string; put it in quotes",
+    "int_type": "expected a whole number",
+}
+
+
+def _in_words(kind: str, message: str) -> str:
+    return _PLAIN_WORDS.get(kind, message.removeprefix("Value error, "))
+
+
+def _dotted(path: Path) -> str:
+    return f"{'.'.join(str(part) for part in path)}: " if path else ""

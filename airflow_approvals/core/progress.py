@@ -1,0 +1,160 @@
+"""How far the rules of a policy are met, by different people who are members now."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_approvals.core.assignment import assign
+from airflow_approvals.core.expressions import ExpressionError, is_true
+from airflow_approvals.core.model import Person, Verdict, Vote
+from airflow_approvals.core.policy import Policy, PolicyFile, Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleProgress:
+    """How far one rule is met, and by whom; `met_by` is empty for a rule that does not apply."""
+
+    group: str
+    needed: int
+    applies: bool
+    because: str  # why it applies or not, in words
+    met_by: tuple[Person, ...]
+
+    @property
+    def is_met(self) -> bool:
+        return not self.applies or len(self.met_by) >= self.needed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far all rules together are met; each person counts once, for one rule."""
+
+    rules: tuple[RuleProgress, ...]
+
+    @property
+    def is_met(self) -> bool:
+        applying = [rule for rule in self.rules if rule.applies]
+        return bool(applying) and all(rule.is_met for rule in applying)
+
+    @property
+    def missing(self) -> str:
+        """What there is and what is missing, like `1 of 2: data-stewards done, security missing`."""
+        applying = [rule for rule in self.rules if rule.applies]
+        needed = sum(rule.needed for rule in applying)
+        got = sum(len(rule.met_by) for rule in applying)
+        return f"{got} of {needed}: {', '.join(_standing_of(rule) for rule in applying)}"
+
+
+def progress_of(
+    policy: Policy,
+    policy_file: PolicyFile,
+    votes: Sequence[Vote],
+    variables: Mapping[str, Any],
+    *,
+    barred: Collection[Person] = (),
+) -> Progress:
+    """Return how far `policy` is met by `votes`, with the best use of each approval.
+
+    An approval counts while its voter is in the rule's group, has not also denied, and is not `barred`; one
+    person counts once, for one rule. A rule whose `when` cannot be evaluated applies. When no rule applies,
+    one approval by any group of the policy is needed: no votes are never enough.
+    """
+    denied = {vote.voter for vote in votes if vote.verdict is not Verdict.APPROVE}
+    approved = {vote.voter for vote in votes} - denied - set(barred)
+    rules = [_RuleInForce.of(rule, policy_file, variables) for rule in policy.require]
+    if not any(rule.applies for rule in rules):
+        rules.append(_any_group(policy, policy_file))
+    places = [rule.members & approved for rule in rules if rule.applies for _ in range(rule.needed)]
+    filled = iter(assign(places))
+    return Progress(
+        rules=tuple(
+            RuleProgress(
+                group=rule.group,
+                needed=rule.needed,
+                applies=rule.applies,
+                because=rule.because,
+                met_by=_people([next(filled) for _ in range(rule.needed if rule.applies else 0)]),
+            )
+            for rule in rules
+        )
+    )
+
+
+def groups_of(policy_file: PolicyFile, person: Person) -> tuple[str, ...]:
+    """Return every group that `person` is a member of now, sorted."""
+    return tuple(sorted(name for name, group in policy_file.groups.items() if person in group.users))
+
+
+def approver_groups(policy_file: PolicyFile, policy: Policy, person: Person) -> tuple[str, ...]:
+    """Return the groups of `policy` that `person` is a member of now; empty means: may not vote."""
+    mine = groups_of(policy_file, person)
+    return tuple(group for group in policy.approver_groups if group in mine)
+
+
+def possible_approvers(
+    policy_file: PolicyFile, policy: Policy, *, barred: Collection[Person] = ()
+) -> tuple[Person, ...]:
+    """Return everybody who may approve under `policy`, sorted; those only Slack knows are not among them."""
+    members = {person for group in policy.approver_groups for person in _members(policy_file, group)}
+    return tuple(sorted(members - set(barred)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RuleInForce:
+    """A rule for one request: does it apply, and who may meet it."""
+
+    group: str
+    needed: int
+    applies: bool
+    because: str
+    members: frozenset[Person]
+
+    @classmethod
+    def of(cls, rule: Rule, policy_file: PolicyFile, variables: Mapping[str, Any]) -> _RuleInForce:
+        applies, because = _applies(rule, variables)
+        return cls(
+            group=rule.group,
+            needed=rule.approvals,
+            applies=applies,
+            because=because,
+            members=_members(policy_file, rule.group),
+        )
+
+
+def _applies(rule: Rule, variables: Mapping[str, Any]) -> tuple[bool, str]:
+    if rule.when is None:
+        return True, "always"
+    try:
+        holds = is_true(rule.when, variables)
+    except ExpressionError as error:
+        return True, f"{error}, so the rule applies"
+    return holds, f"{rule.when!r} {'holds' if holds else 'does not hold'}"
+
+
+def _any_group(policy: Policy, policy_file: PolicyFile) -> _RuleInForce:
+    return _RuleInForce(
+        group=" or ".join(policy.approver_groups),
+        needed=1,
+        applies=True,
+        because="no rule applies, and nobody's yes is never enough",
+        members=frozenset(possible_approvers(policy_file, policy)),
+    )
+
+
+def _members(policy_file: PolicyFile, group: str) -> frozenset[Person]:
+    found = policy_file.groups.get(group)
+    return frozenset(Person(user) for user in found.users) if found else frozenset()
+
+
+def _people(filled: Sequence[Person | None]) -> tuple[Person, ...]:
+    return tuple(sorted(person for person in filled if person is not None))
+
+
+def _standing_of(rule: RuleProgress) -> str:
+    if rule.is_met:
+        return f"{rule.group} done"
+    if rule.needed == 1:
+        return f"{rule.group} missing"
+    return f"{rule.group} {len(rule.met_by)} of {rule.needed}"
