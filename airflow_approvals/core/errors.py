@@ -105,6 +105,11 @@ class DigestMismatchError(ApprovalsError):
 
     type = "digest-mismatch"
 
+    def __init__(self, message: str, *, expected: str | None = None, found: str | None = None) -> None:
+        super().__init__(message)
+        self.expected = expected  # sha256 in hex
+        self.found = found
+
 
 class NotApprovedError(ApprovalsError):
     """The request is not approved (pending, denied, expired, cancelled, superseded, revoked or lapsed)."""

@@ -1,7 +1,8 @@
 """CSV as RFC 4180 has it: comma, double quotes, a header line, UTF-8.
 
-CSV has no types, so every column is a `string`: a type guessed from the first rows would change with the order of
-the rows. An empty field is null, a quoted empty one is the empty string. Lines without anything are no rows.
+CSV has no types, so every column is a `string`: a type guessed from the first rows would change with the
+order of the rows. An empty field is null, a quoted empty one is the empty string. Lines without anything are
+no rows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which format a dataset is in, and the reader for it: told by the name or by the caller, never guessed from bytes."""
+"""Which format a dataset is in, and its reader: told by the name or the caller, never guessed from bytes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PartReader(Protocol):
 
 
 def find_layout(listing: Listing, format: str | None = None) -> Layout:  # the word that users know
-    """Return the one layout that all parts share; raise `SourceUnreadableError` naming the first that differs."""
+    """Return the one layout of all parts; raise `SourceUnreadableError` naming the first that differs."""
     if format is not None and format not in FORMATS.values():
         raise InvalidRequestError(f"format {format!r} is not known; expected parquet, csv or jsonl")
     first = _layout_of(listing.parts[0], format)

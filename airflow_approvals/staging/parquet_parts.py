@@ -1,8 +1,8 @@
 """Parquet: hashed from start to end, then decoded from bytes that are held against that hash, block by block.
 
-The footer, which says what is where, stands at the end, so the file is read twice. Between the two readings it could
-change; a digest of every block, kept from the first, proves that the second sees the same bytes. Every page is
-decoded: what cannot be read is found before anybody is asked, and rows are counted, not believed.
+The footer, which says what is where, stands at the end, so the file is read twice. Between the two readings it
+could change; a digest of every block, kept from the first, proves that the second sees the same bytes. Every page
+is decoded: what cannot be read is found before anybody is asked, and rows are counted, not believed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from airflow_approvals.core.errors import (
     SourceUnreadableError,
 )
 from airflow_approvals.core.model import Column
-from airflow_approvals.staging.locations import ByteSource
+from airflow_approvals.staging.locations import ByteSource, read_fully
 
 BLOCK = 1024 * 1024  # bytes per block digest: 32 bytes of memory per MiB of file
 MAGIC = b"PAR1"
@@ -88,7 +88,8 @@ class ParquetPart:
         end = file.read(8)
         if self.size < 12 or start != MAGIC or end[4:] != MAGIC:
             raise SourceUnreadableError(
-                f"{self._name}: does not begin and end as a Parquet file does (cut off, encrypted or another format)"
+                f"{self._name}: does not begin and end as a Parquet file does "
+                "(cut off, encrypted or another format)"
             )
         if int.from_bytes(end[:4], "little") > FOOTER_LIMIT:
             raise SourceUnreadableError(f"{self._name}: its footer is larger than {FOOTER_LIMIT} bytes")
@@ -103,14 +104,6 @@ class ParquetPart:
                 raise SourceUnreadableError(
                     f"{self._name}: columns {names.index(name) + 1} and {position + 1} have the same name"
                 )
-
-
-def read_fully(source: ByteSource, buffer: memoryview) -> int:
-    """Fill the buffer as far as the file goes; return the number of bytes."""
-    count = 0
-    while count < len(buffer) and (more := source.readinto(buffer[count:])):
-        count += more
-    return count
 
 
 def _rows_per_batch(metadata: Any) -> int:

@@ -1,4 +1,4 @@
-"""What a dataset is, told by one streaming reading of it: digest, size, rows and columns, bound to one another."""
+"""What a dataset is, told by one streaming reading: digest, size, rows and columns, bound to one another."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ def snapshot(
 ) -> Snapshot:
     """Read the dataset at `uri` once, in bounded memory, and return what it is.
 
-    `format` (parquet, csv, jsonl) is told by the file names unless given; `columns` are held against those found, in
-    any order. Raises `DatasetError`s: missing, empty, unreadable, changed while read, other columns than declared.
+    `format` (parquet, csv, jsonl) is told by the file names unless given; `columns` are held against those
+    found, in any order. Raises a `DatasetError`: missing, empty, unreadable, changed while read, other columns
+    than declared.
     """
     return take_snapshot(locate(uri, conn_id), format=format, columns=columns)
 
@@ -115,6 +116,7 @@ def _joined(
         return tuple(Column(name=name, type=kind) for name, kind in types.items())
     if known != more:
         raise SourceUnreadableError(
-            f"{part}: has other columns, types or order than the parts before it; all parts of a folder have the same"
+            f"{part}: has other columns, types or order than the parts before it; "
+            "all parts of a folder have the same"
         )
     return known

@@ -79,7 +79,7 @@ def _xz() -> lzma.LZMADecompressor:
 
 
 class _Members:
-    """bz2 and xz streams one after the other; the standard library drops what follows the first in silence."""
+    """bz2 and xz streams one after the other; the standard library silently drops what follows them."""
 
     def __init__(self, source: IO[bytes], new: Any) -> None:
         self._source = source
