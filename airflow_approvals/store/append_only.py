@@ -19,14 +19,14 @@ _FUNCTION = "approvals_refuse_change"
 
 def create_guards(connection: Connection) -> None:
     """Create the triggers on the ledger's tables; those that exist are kept."""
-    for statement in _creation(connection.dialect.name):
+    for statement in guard_statements(connection.dialect.name):
         connection.execute(text(statement))
 
 
 def drop_guards(connection: Connection) -> None:
     """Remove what dropping the tables leaves behind, and the triggers with it."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text(f"DROP FUNCTION IF EXISTS {_FUNCTION}() CASCADE"))
+    for statement in unguard_statements(connection.dialect.name):
+        connection.execute(text(statement))
 
 
 def guard_names(dialect: str) -> frozenset[str]:
@@ -49,11 +49,18 @@ def find_guards(connection: Connection) -> frozenset[str]:
     return frozenset(connection.execute(text(query)).scalars()) & guard_names(connection.dialect.name)
 
 
-def _creation(dialect: str) -> Iterator[str]:
+def unguard_statements(dialect: str) -> tuple[str, ...]:
+    """Return the SQL behind `drop_guards`."""
+    return (f"DROP FUNCTION IF EXISTS {_FUNCTION}() CASCADE",) if dialect == "postgresql" else ()
+
+
+def guard_statements(dialect: str) -> Iterator[str]:
+    """Return the SQL behind `create_guards`."""
     if dialect == "postgresql":
         yield (
             f"CREATE OR REPLACE FUNCTION {_FUNCTION}() RETURNS trigger LANGUAGE plpgsql AS $$ "
-            "BEGIN RAISE EXCEPTION 'the ledger is append-only: % on % refused', TG_OP, TG_TABLE_NAME; END $$"
+            "BEGIN RAISE EXCEPTION USING MESSAGE = "
+            "'the ledger is append-only: ' || lower(TG_OP) || ' on ' || TG_TABLE_NAME || ' refused'; END $$"
         )
         for table in _SAME_KEY:
             yield f"DROP TRIGGER IF EXISTS {table}_is_append_only ON {table}"
@@ -69,8 +76,9 @@ def _creation(dialect: str) -> Iterator[str]:
                 f"BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: {what} on {table} refused'); END"
             )
         # INSERT OR REPLACE removes the old row without firing a delete trigger (recursive_triggers is off).
+        taken = f"SELECT 1 FROM {table} WHERE {same_key}"  # noqa: S608  # our own table names
         yield (
-            f"CREATE TRIGGER IF NOT EXISTS {table}_refuses_replace BEFORE INSERT ON {table} WHEN EXISTS "
-            f"(SELECT 1 FROM {table} WHERE {same_key}) BEGIN "
-            f"SELECT RAISE(ABORT, 'the ledger is append-only: replace on {table} refused'); END"
-        )  # noqa: S608  # our own table names
+            f"CREATE TRIGGER IF NOT EXISTS {table}_refuses_replace BEFORE INSERT ON {table} "
+            f"WHEN EXISTS ({taken}) "
+            f"BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: replace on {table} refused'); END"
+        )

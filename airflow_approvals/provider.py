@@ -1,0 +1,106 @@
+"""What Airflow asks a provider about itself: modules, links, tables, commands and options.
+
+The plugin is not in here: it is registered through its own entry point, and would be dropped as a duplicate if
+Airflow found it twice. Airflow before 3.3 does not know `db-managers` and `cli` and passes over them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_NAME = "Approvals"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's description, as Airflow's provider_info.schema.json wants it."""
+    return {
+        "package-name": "airflow-approvals",
+        "name": _NAME,
+        "description": "Nothing leaves a DAG until somebody else has approved exactly those bytes.",
+        "integrations": [{"integration-name": _NAME, "tags": ["software"]}],
+        "operators": [
+            _modules(
+                "airflow_approvals.operators.gate",
+                "airflow_approvals.operators.export",
+                "airflow_approvals.operators.sql",
+            )
+        ],
+        "sensors": [_modules("airflow_approvals.sensors.approval")],
+        "triggers": [_modules("airflow_approvals.triggers.approval")],
+        "hooks": [_modules("airflow_approvals.hooks.approvals")],
+        "extra-links": ["airflow_approvals.operators.links.ApprovalRequestLink"],
+        "db-managers": ["airflow_approvals.store.manager.ApprovalsDBManager"],
+        "cli": ["airflow_approvals.cli.definition.get_approvals_cli_commands"],
+        "config": {
+            "approvals": {
+                "description": "Approvals in front of everything that writes data out of a DAG.",
+                "options": _options(),
+            }
+        },
+    }
+
+
+def _modules(*names: str) -> dict[str, Any]:
+    return {"integration-name": _NAME, "python-modules": list(names)}
+
+
+def _options() -> dict[str, dict[str, Any]]:
+    """Return the options of `[approvals]`, by the names that `settings.Settings` has for them."""
+    return {
+        "policy_file": _option(
+            "Path of the policy file. Empty: approvals/policy.yaml under AIRFLOW_HOME. Read by the API server only.",
+            example="/etc/airflow/approvals.yaml",
+        ),
+        "base_url": _option(
+            "Where workers, the triggerer and links reach Airflow's API server, without /approvals. "
+            "Empty: [api] base_url, or else http://localhost:8080.",
+            example="https://airflow.example.com",
+        ),
+        "signing_key": _option(
+            "Signer URI of the key that signs receipts and checkpoints (a file, a KMS, a Vault or an HSM, as "
+            "securesystemslib knows them). Empty: a key file under AIRFLOW_HOME, made at the first start.",
+            example="awskms:alias/approvals",
+        ),
+        "public_key_file": _option(
+            "Public key of a signer that cannot tell it by itself, as JSON of securesystemslib.",
+            example="/etc/airflow/approvals.pub.json",
+        ),
+        "worker_secret": _option(
+            "The key of the workers' short-lived tokens is derived from it; the API server, the workers and the "
+            "triggerer must agree. Empty: [api] secret_key.",
+            sensitive=True,
+        ),
+        "ledger_origin": _option(
+            "The name of this ledger in its signed checkpoints; one name for one Airflow installation, for good.",
+            default="airflow-approvals",
+            example="airflow.example.com/approvals",
+        ),
+        "http_timeout": _option(
+            "Seconds that one call of a worker to the approvals service may take.",
+            type_="float",
+            default="30",
+        ),
+        "due_interval": _option(
+            "Seconds between two looks of the API server for requests that expired and approvals that lapsed.",
+            type_="float",
+            default="5",
+        ),
+    }
+
+
+def _option(
+    description: str,
+    *,
+    type_: str = "string",
+    default: str = "",
+    example: str | None = None,
+    sensitive: bool = False,
+) -> dict[str, Any]:
+    return {
+        "description": description,
+        "version_added": "0.1.0",
+        "type": type_,
+        "default": default,
+        "example": example,
+        "sensitive": sensitive,
+    }
