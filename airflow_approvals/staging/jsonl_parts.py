@@ -1,7 +1,7 @@
 """JSON Lines: one object a line, UTF-8, types as coarse as the order of the lines cannot change.
 
 Columns come in order of first appearance. A column that holds whole and broken numbers is `double`, whole
-numbers beyond 64 bits are `integer`, and any other mixture is `mixed`. Lines of white space alone are no rows.
+numbers beyond 64 bits are `integer`, and any other mixture is `mixed`. Lines of white space are no rows.
 """
 
 from __future__ import annotations

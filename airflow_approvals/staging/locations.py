@@ -1,8 +1,8 @@
 """Where datasets lie: local paths without Airflow, object stores through Airflow's `ObjectStoragePath`.
 
 A dataset is one file, or a folder of parts. In a folder, names that begin with `_` or `.` (`_SUCCESS`,
-checksums, half-written files) are no part of the dataset, as Hadoop, Spark and Arrow have it: they are not read,
-not hashed and never published. Parts are ordered by name, nested folders (`day=1/`) included; names are all
+checksums, half-written files) are no part of the dataset, as Hadoop, Spark and Arrow have it: they are not
+read, not hashed and never published. Parts are ordered by name, nested folders (`day=1/`) included; names are all
 that a folder called `day=1` adds, it makes no column.
 """
 
@@ -230,8 +230,8 @@ def _sorted_parts(uri: str, parts: Iterator[Part]) -> tuple[Part, ...]:
             "do not count)"
         )
     for part in found:
-        if not _is_text(part.name):
-            raise SourceUnreadableError(f"{uri}: the name of a part is not UTF-8; rename it")
+        if not _is_text(part.name) or "" in part.name.split("/"):
+            raise SourceUnreadableError(f"{uri}: a part's name is not UTF-8, or has an empty step; rename it")
     return found
 
 

@@ -1,8 +1,8 @@
 """The write itself: bytes are hashed while they are copied, and appear only if they are the approved ones.
 
 Local files appear by link or rename, local folders by one rename: at any moment the destination is as it was
-before, or complete. On S3 an object appears when its multipart upload is completed; the parts of a folder
-are completed one after the other once all of them are uploaded and proven (`publish_s3` says what that means).
+before, or complete. On S3 an object appears when its multipart upload is completed; the parts of a folder are
+completed one after the other once all of them are uploaded and proven (`publish_s3` says what that means).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def publish(
     destination = locate(destination_uri, destination_conn_id)
     _check_apart(source, destination)
     listing = source.list_parts()
-    wanted = _check_names(source_uri, listing, files)
+    wanted = _check_names(source_uri, listing, expected)
     target = _target(destination, overwrite=overwrite)
     with target.stage(listing, wanted) as staged:
         for part in listing.parts:
@@ -82,11 +82,10 @@ def verify_published(
 
     This is for recovery: a write that was killed after it appeared must not be made twice.
     """
-    files = _approved_files(expected)
     place = locate(destination_uri, conn_id)
     try:
         listing = place.list_parts()
-        wanted = _check_names(destination_uri, listing, files)
+        wanted = _check_names(destination_uri, listing, expected)
         for part in listing.parts:
             with place.open_part(part) as file:
                 _check_digest(part.name, wanted[part.name], copy_hashed(file, None, part.name))
@@ -102,8 +101,19 @@ def _approved_files(expected: Snapshot | Sequence[FileDigest]) -> Sequence[FileD
     return files
 
 
-def _check_names(uri: str, listing: Listing, files: Sequence[FileDigest]) -> dict[str, FileDigest]:
+def _check_names(
+    uri: str, listing: Listing, expected: Snapshot | Sequence[FileDigest]
+) -> dict[str, FileDigest]:
     """Return what was approved for each part; a part too many or too few is another dataset."""
+    files = _approved_files(expected)
+    digest = dataset_digest(files, is_folder=listing.is_folder)
+    if isinstance(expected, Snapshot) and digest != expected.sha256:
+        raise DigestMismatchError(
+            f"{uri}: a {'file' if listing.is_folder else 'folder'} was approved, and a "
+            f"{'folder' if listing.is_folder else 'file'} is there; nothing was published; ask for a new approval",
+            expected=expected.sha256,
+            found=digest,
+        )
     if not listing.is_folder and len(files) == 1:
         return {listing.parts[0].name: files[0]}  # a file may be published under another name
     wanted = {file.name: file for file in files}

@@ -1,8 +1,8 @@
 """Publishing to this machine's file systems: a hidden temporary name beside the destination, then one rename.
 
-The temporary file or folder is readable by its owner alone, carries an advisory lock while its writer lives, and
-is flushed to disk before it appears. A leftover whose lock is free belongs to a writer that was killed: the next
-publish to the same destination removes it.
+The temporary file or folder is readable by its owner alone, carries an advisory lock while its writer lives,
+and is flushed to disk before it appears. A leftover whose lock is free belongs to a writer that was killed: the
+next publish to the same destination removes it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class LocalTarget:
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise DestinationError(
-                f"{self._uri}: cannot be written ({reason}); it is as it was before; make room or give the rights"
+                f"{self._uri}: cannot be written ({reason}); it is as it was before; "
+                "make room, or give the rights"
             ) from error
         finally:
             if not done:
@@ -75,13 +76,14 @@ class LocalTarget:
             return
         if not self._overwrite:
             raise DestinationError(
-                f"{self._uri}: is there already and stays as it is; publish to a new name, or ask with overwrite"
+                f"{self._uri}: is there already and stays as it is; publish to a new name, "
+                "or ask with overwrite"
             )
         mode = self._path.lstat().st_mode
         if not (stat.S_ISDIR(mode) if is_folder else stat.S_ISREG(mode)):
             raise DestinationError(
-                f"{self._uri}: cannot be replaced by a {'folder' if is_folder else 'file'}, because what is there "
-                "is of another kind; publish to a new name"
+                f"{self._uri}: cannot be replaced by a {'folder' if is_folder else 'file'}, because "
+                "what is there is of another kind; publish to a new name"
             )
 
     def _begin(self, is_folder: bool) -> tuple[Path, int]:

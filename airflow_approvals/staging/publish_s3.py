@@ -1,22 +1,22 @@
 """Publishing to S3: an object appears when its multipart upload is completed, and not before.
 
-All parts of the dataset are uploaded first, and every digest is compared, before the first upload is completed;
-on any error all uploads are aborted. One object is therefore as before or complete, at any moment. S3 has no
+All parts of the dataset are uploaded, and every digest is compared, before the first upload is completed; on
+any error all uploads are aborted. One object is therefore as before or complete, at any moment. S3 has no
 such step for a folder: its objects are completed one after the other, and
 
-- an error among them removes the ones that this run completed (a fresh key each, so nothing older is lost);
-- a kill among them leaves some. The next publish of the same dataset keeps those that hold exactly the approved
+- an error among them removes the ones that this run completed (fresh keys, so nothing older is lost);
+- a kill among them, or a lost answer, leaves some. The next publish of the same dataset keeps those that hold exactly the approved
   bytes and adds the rest; `verify_published` tells whether all are there;
 - a prefix that holds anything else is refused, and `overwrite` is refused for folders.
 
-Completions carry `If-None-Match: *`, so that nobody's object is replaced without `overwrite`. Uploads of a writer
-that was killed are invisible; a lifecycle rule (AbortIncompleteMultipartUpload) on the bucket ends them.
+Completions carry `If-None-Match: *`, so that nobody's object is replaced without `overwrite`. Uploads of a
+writer that was killed are invisible; a lifecycle rule (AbortIncompleteMultipartUpload) on the bucket ends them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,7 +151,8 @@ class StagedObjects:
     def abort(self) -> None:
         """End every upload that was not completed."""
         for upload in self._pending:
-            self._fs.call_s3("abort_multipart_upload", **upload.words)
+            with suppress(OSError):  # gone already, or left to the bucket's lifecycle rule
+                self._fs.call_s3("abort_multipart_upload", **upload.words)
 
     def _send(self, upload: _Upload, data: bytearray) -> None:
         number = len(upload.done) + 1
