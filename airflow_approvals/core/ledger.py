@@ -11,6 +11,8 @@ from airflow_approvals.core.moments import rfc3339
 
 VERSION = 1
 KIND = re.compile(r"[a-z][a-z_]*(\.[a-z][a-z_]*)+", re.ASCII)
+REQUEST_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
+"""Words that JSON writes as they are: an entry can be told from another by its last bytes."""
 
 
 def entry_body(draft: EntryDraft, index: int) -> bytes:
@@ -19,6 +21,8 @@ def entry_body(draft: EntryDraft, index: int) -> bytes:
         raise InvalidRequestError(
             "a ledger entry needs an index of 0 or more and a kind of lower-case words, such as vote.cast"
         )
+    if draft.request_id is not None and not REQUEST_ID.fullmatch(draft.request_id):
+        raise InvalidRequestError("a ledger entry needs a request id of letters, digits and . : - _, or none")
     return canonical_json(
         {
             "v": VERSION,
