@@ -8,8 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from airflow_approvals.core.model import ApprovalRequest, Entry, EntryDraft, Origin, State
+from airflow_approvals.core.model import ApprovalRequest, Entry, EntryDraft, Origin, Person, State
 from airflow_approvals.core.policy import PolicyFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visibility:
+    """Which requests one person may see: their own, those of these policies, and those of these DAGs."""
+
+    person: Person
+    policies: tuple[str, ...]
+    dag_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +32,7 @@ class RequestFilter:
     policy: str | None = None
     requester: str | None = None
     ids: tuple[str, ...] = ()
+    visible_to: Visibility | None = None  # None: all of them
     limit: int = 50  # at most 500
     offset: int = 0
 
@@ -78,6 +88,9 @@ class Transaction(Protocol):
     def append(self, draft: EntryDraft) -> Entry:
         """Add the fact to the ledger; it gets the next index and its Merkle leaf in this transaction."""
 
+    def find_last_entry(self, kind: str) -> Entry | None:
+        """Return the newest entry of `kind`; nobody else appends until this transaction ends."""
+
     def find_due(self, now: datetime, *, limit: int) -> Sequence[ApprovalRequest]:
         """Return, locked, pending requests past `expires_at` and approved ones past `receipt_expires_at`.
 
@@ -97,6 +110,9 @@ class Store(Protocol):
 
     def entries_after(self, index: int, *, limit: int) -> Sequence[Entry]:
         """Return entries with an index greater than `index` (-1: from the first), in order."""
+
+    def entries_of_kind(self, kind: str, *, limit: int) -> Sequence[Entry]:
+        """Return the newest entries of `kind`, newest first."""
 
     def ledger_size(self) -> int: ...
 

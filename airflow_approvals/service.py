@@ -6,6 +6,7 @@ service has no clock and makes no ids: callers pass `now` and `request_id`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from airflow_approvals.core.errors import (
     NotApprovedError,
     PolicyDeniesError,
     ReceiptGoneError,
+    ServiceUnavailableError,
     TaskInstanceRefusedError,
 )
 from airflow_approvals.core.expressions import check_not_denied, expression_variables
@@ -30,6 +32,7 @@ from airflow_approvals.core.model import (
     Action,
     ApprovalRequest,
     Channel,
+    Entry,
     EntryDraft,
     Evidence,
     Origin,
@@ -186,7 +189,8 @@ class Service:
                 if same and prior.receipt_expires_at and now < prior.receipt_expires_at:
                     return prior
                 self._close(tx, prior, State.REVOKED, f"superseded by {draft.id}", actor=actor, now=now)
-            case State.REDEEMED if same_try and prior.redeemed_by == draft.origin.ti_id:  # type: ignore[union-attr]  # same_try says there is an origin
+            case State.REDEEMED if draft.origin and prior.redeemed_by == draft.origin.ti_id:
+                # Whichever try opened it: this one is at it (a rescheduled task runs anew within its try).
                 return prior
             case State.REDEEMED:
                 self._close_unreported(tx, prior, actor=actor, now=now)
@@ -394,6 +398,7 @@ class Service:
                 _check_same_run(request, origin)
                 redeemed = gate.redeem(request, ti_id=origin.ti_id, digest=digest, now=now)  # (3) (4) (5)
                 if redeemed is not request:
+                    redeemed = replace(redeemed, redeemed_in=actor_of(origin))
                     tx.append(
                         _draft_entry(
                             "receipt.redeemed", redeemed, actor=actor_of(origin), now=now, ti_id=origin.ti_id
@@ -405,13 +410,18 @@ class Service:
     def report_outcome(
         self, ti_id: str, request_id: str, *, published: bool, digest: str | None, detail: str, now: datetime
     ) -> ApprovalRequest:
-        """Record what the write did; the task instance may be past running by then."""
+        """Record what the write did; the task instance may be past running by then.
+
+        A later try of the same task may say it in place of the one that redeemed, once that one is gone: a
+        worker that was killed after its write appeared cannot.
+        """
         with self._refusals_recorded(f"worker:{ti_id}", request_id, "outcome", now):
             gate.check_text("detail", detail)
+            redeemer = self._redeemer_for(ti_id, self.store.get_request(request_id))
             outcome = Outcome(published=published, digest=digest, detail=detail, reported_at=now)
             with self.store.begin() as tx:
                 request = tx.get_request(request_id, for_update=True)
-                reported = gate.report_outcome(request, outcome, ti_id=ti_id)
+                reported = gate.report_outcome(request, outcome, ti_id=redeemer)
                 if reported is not request:
                     tx.append(
                         _draft_entry(
@@ -485,9 +495,12 @@ class Service:
             return rebound
 
     def record_policy(self, *, now: datetime) -> None:
-        """Put the policy file in force into the ledger; called when it was loaded or has changed."""
+        """Put the policy file in force into the ledger, unless it is what was put there last."""
         current = self.policies.current()
         with self.store.begin() as tx:
+            last = tx.find_last_entry("policy.loaded")
+            if last is not None and _data_of(last).get("digest") == current.digest:
+                return
             tx.append(
                 EntryDraft(
                     kind="policy.loaded",
@@ -499,8 +512,11 @@ class Service:
             )
 
     def record_key(self, *, now: datetime) -> None:
-        """Put the public key that signs from now on into the ledger; called when the service starts with a new one."""
+        """Put the public key that signs from now on into the ledger, unless it is what was put there last."""
         with self.store.begin() as tx:
+            last = tx.find_last_entry("key.added")
+            if last is not None and _data_of(last).get("keyid") == self.signer.keyid:
+                return
             tx.append(
                 EntryDraft(
                     kind="key.added",
@@ -523,6 +539,21 @@ class Service:
         variables = expression_variables(request.action, request.evidence, request.requesters)
         return progress.progress_of(policy, policy_file, request.votes, variables)
 
+    def record_refusal(
+        self, actor: str, request_id: str | None, attempt: str, refusal: ApprovalsError, *, now: datetime
+    ) -> None:
+        """Put an attempt into the ledger that was refused, here or before it came here."""
+        with self.store.begin() as tx:
+            tx.append(
+                EntryDraft(
+                    kind="attempt.refused",
+                    request_id=request_id,
+                    actor=actor,
+                    time=now,
+                    data={"attempt": attempt, "type": refusal.type, "because": str(refusal)},
+                )
+            )
+
     # --- shared -------------------------------------------------------------------------------------------
 
     def _live_origin(self, ti_id: str) -> Origin:
@@ -532,6 +563,18 @@ class Service:
                 f"task instance {ti_id} is {origin.state}: only a running or deferred one may speak for itself"
             )
         return origin
+
+    def _redeemer_for(self, ti_id: str, request: ApprovalRequest) -> str:
+        """Return the task instance that `ti_id` may report for: itself, or an earlier try of its task that is gone."""
+        if request.redeemed_by is None or request.redeemed_by == ti_id:
+            return ti_id
+        if request.redeemed_in != actor_of(self._live_origin(ti_id)):
+            return ti_id
+        try:
+            gone = self._origins.origin_of(request.redeemed_by).state not in LIVE_TASK_STATES
+        except TaskInstanceRefusedError:
+            gone = True  # Airflow gives every try a new id
+        return request.redeemed_by if gone else ti_id
 
     def _match(self, request: ApprovalRequest, policy_file: PolicyFile) -> Policy:
         return policy_file.match(request.action, dag_id=request.origin.dag_id if request.origin else None)
@@ -571,17 +614,10 @@ class Service:
         """Put an attempt that the rules refused into the ledger, in its own transaction, and let it go on."""
         try:
             yield
+        except ServiceUnavailableError:
+            raise  # nothing was refused: the database or the signing key did not answer
         except ApprovalsError as refusal:
-            with self.store.begin() as tx:
-                tx.append(
-                    EntryDraft(
-                        kind="attempt.refused",
-                        request_id=request_id,
-                        actor=actor,
-                        time=now,
-                        data={"attempt": attempt, "type": refusal.type, "because": str(refusal)},
-                    )
-                )
+            self.record_refusal(actor, request_id, attempt, refusal, now=now)
             raise
 
 
@@ -605,6 +641,11 @@ def actor_of(origin: Origin) -> str:
 def digest_of_opening(opening: Opening) -> str:
     """Return the digest by which a repeated Idempotency-Key is held against its first use."""
     return digest_of(to_json(opening))
+
+
+def _data_of(entry: Entry) -> dict[str, Any]:
+    body = json.loads(entry.body)
+    return body["data"] if isinstance(body, dict) and isinstance(body.get("data"), dict) else {}
 
 
 def _check_same_run(request: ApprovalRequest, origin: Origin) -> None:

@@ -52,6 +52,23 @@ def entries_after(connection: Connection, index: int, *, limit: int) -> Sequence
     return [Entry(index=idx, body=bytes(body)) for idx, body in rows]
 
 
+def entries_of_kind(connection: Connection, kind: str, *, limit: int) -> Sequence[Entry]:
+    """Return the newest entries of `kind`, newest first."""
+    rows = connection.execute(
+        select(ledger_entries.c.idx, ledger_entries.c.body)
+        .where(ledger_entries.c.kind == kind)
+        .order_by(ledger_entries.c.idx.desc())
+        .limit(limit)
+    )
+    return [Entry(index=idx, body=bytes(body)) for idx, body in rows]
+
+
+def find_last_entry(connection: Connection, kind: str) -> Entry | None:
+    """Return the newest entry of `kind`; the head is locked, so it stays the newest in this transaction."""
+    _lock_head(connection)
+    return next(iter(entries_of_kind(connection, kind, limit=1)), None)
+
+
 def size_of(connection: Connection) -> int:
     """Return how many entries there are."""
     size = connection.scalar(select(ledger_head.c.size).where(ledger_head.c.id == _HEAD))

@@ -27,7 +27,7 @@ from airflow_approvals.core.errors import (
     RequestNotFoundError,
 )
 from airflow_approvals.core.model import ApprovalRequest, State, from_json, to_json
-from airflow_approvals.ports import Page, RequestFilter, StoredIdempotencyKey, TaskSlot
+from airflow_approvals.ports import Page, RequestFilter, StoredIdempotencyKey, TaskSlot, Visibility
 from airflow_approvals.store.tables import (
     CALLER_LENGTH,
     KEY_LENGTH,
@@ -208,9 +208,22 @@ def _conditions(wanted: RequestFilter) -> list[ColumnElement[bool]]:
     if wanted.ids:
         conditions.append(requests.c.id.in_(wanted.ids))
     if wanted.requester is not None:
-        asked = select(requesters.c.request_id).where(requesters.c.person == wanted.requester)
-        conditions.append(requests.c.id.in_(asked))
+        conditions.append(_asked_by(wanted.requester))
+    if wanted.visible_to is not None:
+        conditions.append(_visible_to(wanted.visible_to))
     return conditions
+
+
+def _asked_by(person: str) -> ColumnElement[bool]:
+    return requests.c.id.in_(select(requesters.c.request_id).where(requesters.c.person == person))
+
+
+def _visible_to(viewer: Visibility) -> ColumnElement[bool]:
+    return or_(
+        _asked_by(viewer.person),
+        requests.c.policy.in_(viewer.policies),
+        requests.c.dag_id.in_(viewer.dag_ids),
+    )
 
 
 def _check_key(caller: str, key: str) -> None:

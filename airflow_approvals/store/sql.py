@@ -53,6 +53,9 @@ class SqlTransaction:
     def append(self, draft: EntryDraft) -> Entry:
         return ledger.append(self._connection, draft)
 
+    def find_last_entry(self, kind: str) -> Entry | None:
+        return ledger.find_last_entry(self._connection, kind)
+
     def find_due(self, now: datetime, *, limit: int) -> Sequence[ApprovalRequest]:
         return requests.find_due(self._connection, now, limit=limit)
 
@@ -81,6 +84,10 @@ class SqlStore:
     def entries_after(self, index: int, *, limit: int) -> Sequence[Entry]:
         with self._database.reading() as connection:
             return ledger.entries_after(connection, index, limit=limit)
+
+    def entries_of_kind(self, kind: str, *, limit: int) -> Sequence[Entry]:
+        with self._database.reading() as connection:
+            return ledger.entries_of_kind(connection, kind, limit=limit)
 
     def ledger_size(self) -> int:
         with self._database.reading() as connection:
