@@ -565,7 +565,7 @@ class Service:
         return origin
 
     def _redeemer_for(self, ti_id: str, request: ApprovalRequest) -> str:
-        """Return the task instance that `ti_id` may report for: itself, or an earlier try of its task that is gone."""
+        """Return whom `ti_id` may report for: itself, or an earlier try of its own task that is gone."""
         if request.redeemed_by is None or request.redeemed_by == ti_id:
             return ti_id
         if request.redeemed_in != actor_of(self._live_origin(ti_id)):

@@ -204,10 +204,10 @@ class ApprovalsClient:
         return self._caller.call("POST", path, body=body, again=again).body
 
 
-def worker_client(ti_id: str, settings: Settings) -> ApprovalsClient:
+def worker_client(ti_id: str, settings: Settings, *, patience: float = 60.0) -> ApprovalsClient:
     """Return the client of one running task instance."""
     tokens = worker_tokens(ti_id, settings.worker_secret)
-    return ApprovalsClient(settings.base_url, tokens, settings.http_timeout)
+    return ApprovalsClient(settings.base_url, tokens, settings.http_timeout, patience=patience)
 
 
 def reader_client(settings: Settings) -> ApprovalsClient:

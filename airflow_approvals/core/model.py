@@ -189,6 +189,7 @@ class ApprovalRequest:
     decision_index: int | None = None  # ledger index of the decision
     receipt: dict[str, Any] | None = None  # DSSE envelope
     redeemed_by: str | None = None  # ti_id
+    redeemed_in: str | None = None  # the task that ti_id is a try of, as `service.actor_of` names it
     redeemed_at: datetime | None = None
     outcome: Outcome | None = None
 
