@@ -62,8 +62,8 @@ def load_signer(uri: str, *, public_key_file: Path | None = None, home: Path) ->
     """Return the signer that `uri` names; raise `ConfigurationError` when it cannot be used.
 
     "" is the key file under `home`, made on first use; `file2:PATH` is a PEM file of your own. Any other URI
-    goes to securesystemslib (`awskms:`, `gcpkms:`, `azurekms:`, `hv:`, `hsm:`) and needs the public key, PEM or
-    JSON, in `public_key_file`.
+    goes to securesystemslib (`awskms:`, `gcpkms:`, `azurekms:`, `hv:`, `hsm:`) and needs the public key, PEM
+    or JSON, in `public_key_file`.
     """
     from securesystemslib.signer import CryptoSigner, Signer, SSlibKey
 

@@ -30,7 +30,7 @@ from airflow_approvals.core.signature import PublicKey, PublicKeys, public_keys_
 
 FORMAT = "airflow-approvals-ledger-export/1"
 MAX_LINE = 1 << 24  # bytes; a request over a folder of 100,000 parts has about 15 million
-CHECKPOINT_SPACING = 250  # entries; a signature takes as long to verify as about thirty of them
+CHECKPOINT_SPACING = 50  # entries; a signature takes as long to verify as about thirty of them
 
 _BODY = 68  # where the entry begins: after `["`, 64 hex digits, `",`
 # Names are in canonical order and values are escaped: nothing inside an entry's data can look like its end.
@@ -69,7 +69,7 @@ def write_export(
     """Write the ledger up to the checkpoint `head` and return the number of entries written.
 
     `entries` are (body, stored leaf hash) in order from the first; `checkpoints` are kept notes in order of
-    size, of which one per `spacing` entries is written. Nothing is verified: a damaged ledger can be exported.
+    size, of which one per `spacing` entries is written. Nothing is verified: damaged ledgers can be exported.
     """
     header = {"format": FORMAT, "head": head, "keys": [key.to_json() for key in keys]}
     stream.write(canonical_json(header) + b"\n")
