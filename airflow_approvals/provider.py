@@ -1,7 +1,7 @@
 """What Airflow asks a provider about itself: modules, links, tables, commands and options.
 
-The plugin is not in here: it is registered through its own entry point, and would be dropped as a duplicate if
-Airflow found it twice. Airflow before 3.3 does not know `db-managers` and `cli` and passes over them.
+The plugin is not in here: it is registered through its own entry point, and would be dropped as a duplicate
+if Airflow found it twice. Airflow before 3.3 does not know `db-managers` and `cli` and passes over them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _options() -> dict[str, dict[str, Any]]:
     """Return the options of `[approvals]`, by the names that `settings.Settings` has for them."""
     return {
         "policy_file": _option(
-            "Path of the policy file. Empty: approvals/policy.yaml under AIRFLOW_HOME. Read by the API server only.",
+            "The policy file, read by the API server only. Empty: approvals/policy.yaml under AIRFLOW_HOME.",
             example="/etc/airflow/approvals.yaml",
         ),
         "base_url": _option(
@@ -66,12 +66,12 @@ def _options() -> dict[str, dict[str, Any]]:
             example="/etc/airflow/approvals.pub.json",
         ),
         "worker_secret": _option(
-            "The key of the workers' short-lived tokens is derived from it; the API server, the workers and the "
+            "The key of the workers' short-lived tokens is derived from it; API server, workers and "
             "triggerer must agree. Empty: [api] secret_key.",
             sensitive=True,
         ),
         "ledger_origin": _option(
-            "The name of this ledger in its signed checkpoints; one name for one Airflow installation, for good.",
+            "The name of this ledger in its signed checkpoints; one name for one installation, for good.",
             default="airflow-approvals",
             example="airflow.example.com/approvals",
         ),
@@ -81,7 +81,7 @@ def _options() -> dict[str, dict[str, Any]]:
             default="30",
         ),
         "due_interval": _option(
-            "Seconds between two looks of the API server for requests that expired and approvals that lapsed.",
+            "Seconds between two looks of the API server for requests and approvals that ran out.",
             type_="float",
             default="5",
         ),

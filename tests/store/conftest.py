@@ -1,0 +1,44 @@
+"""One suite, two databases: every test that takes `store` runs on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from airflow_approvals.store.schema import create_tables
+from airflow_approvals.store.sql import SqlStore, create_store
+
+DATABASES = [
+    pytest.param("sqlite", id="sqlite"),
+    pytest.param("postgresql", id="postgresql", marks=pytest.mark.services),
+]
+
+
+@pytest.fixture(params=DATABASES)
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database of its own for each test, empty."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'airflow.db'}"
+        return
+    server = str(request.getfixturevalue("postgres_url"))
+    name = f"approvals_{os.getpid()}_{abs(hash(request.node.nodeid)) % 10**12}"
+    admin = create_engine(server, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f'CREATE DATABASE "{name}"'))
+    yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    with admin.connect() as connection:
+        connection.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
+    admin.dispose()
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[SqlStore]:
+    """A store on a database with our tables."""
+    found = create_store(database_url)
+    create_tables(found.engine)
+    yield found
+    found.close()
