@@ -150,6 +150,12 @@ class MissingExtraError(ConfigurationError):
     type = "missing-extra"
 
 
+class ModelMissingError(ConfigurationError):
+    """A language model that the configuration names is not installed."""
+
+    type = "model-missing"
+
+
 class ServiceUnavailableError(ApprovalsError):
     """The approvals service cannot be reached, or does not answer; nothing was decided."""
 
@@ -201,6 +207,18 @@ class DestinationError(DatasetError):
     type = "destination"
 
 
+class CellTooLongError(DatasetError):
+    """One cell is longer than the language model takes."""
+
+    type = "cell-too-long"
+
+
+class WorkerLostError(DatasetError):
+    """A worker process died again and again on the same rows."""
+
+    type = "worker-lost"
+
+
 # --- the auditor must act ------------------------------------------------------------------------------
 
 
@@ -218,6 +236,12 @@ class LedgerTamperedError(VerificationError):
     def __init__(self, message: str, *, index: int | None = None) -> None:
         super().__init__(message)
         self.index = index
+
+
+class FindingsDifferError(VerificationError):
+    """The fast scan and Presidio do not find the same; nothing that it found may be relied on."""
+
+    type = "findings-differ"
 
 
 class ReceiptInvalidError(VerificationError):

@@ -1,0 +1,1 @@
+"""Personal data in staged tables: what Presidio finds, column by column. Knows nothing of Airflow."""
