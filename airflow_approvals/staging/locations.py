@@ -2,8 +2,8 @@
 
 A dataset is one file, or a folder of parts. In a folder, names that begin with `_` or `.` (`_SUCCESS`,
 checksums, half-written files) are no part of the dataset, as Hadoop, Spark and Arrow have it: they are not
-read, not hashed and never published. Parts are ordered by name, nested folders (`day=1/`) included; names are all
-that a folder called `day=1` adds, it makes no column.
+read, not hashed and never published. Parts are ordered by name, nested folders (`day=1/`) included; names
+are all that a folder called `day=1` adds, it makes no column.
 """
 
 from __future__ import annotations

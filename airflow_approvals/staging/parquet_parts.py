@@ -1,8 +1,9 @@
 """Parquet: hashed from start to end, then decoded from bytes that are held against that hash, block by block.
 
 The footer, which says what is where, stands at the end, so the file is read twice. Between the two readings
-it could change; a digest of every block, kept from the first, proves that the second sees the same bytes. Every
-page is decoded: what cannot be read is found before anybody is asked, and rows are counted, not believed.
+it could change; a digest of every block, kept from the first, proves that the second sees the same bytes.
+Every page is decoded: what cannot be read is found before anybody is asked, and rows are counted, not
+believed.
 """
 
 from __future__ import annotations

@@ -60,13 +60,13 @@ def publish(
     destination = locate(destination_uri, destination_conn_id)
     _check_apart(source, destination)
     listing = source.list_parts()
-    wanted = _check_names(source_uri, listing, expected)
+    wanted = check_names(source_uri, listing, expected)
     target = _target(destination, overwrite=overwrite)
     with target.stage(listing, wanted) as staged:
         for part in listing.parts:
             with source.open_part(part, steady=False) as file, staged.open_sink(part.name) as write:
                 found = copy_hashed(file, write, part.name)
-            _check_digest(part.name, wanted[part.name], found)
+            check_digest(part.name, wanted[part.name], found)
         staged.appear()
     return Published(
         sha256=dataset_digest(files, is_folder=listing.is_folder),
@@ -85,10 +85,10 @@ def verify_published(
     place = locate(destination_uri, conn_id)
     try:
         listing = place.list_parts()
-        wanted = _check_names(destination_uri, listing, expected)
+        wanted = check_names(destination_uri, listing, expected)
         for part in listing.parts:
             with place.open_part(part) as file:
-                _check_digest(part.name, wanted[part.name], copy_hashed(file, None, part.name))
+                check_digest(part.name, wanted[part.name], copy_hashed(file, None, part.name))
     except (SourceMissingError, DigestMismatchError):
         return False
     return True
@@ -101,7 +101,7 @@ def _approved_files(expected: Snapshot | Sequence[FileDigest]) -> Sequence[FileD
     return files
 
 
-def _check_names(
+def check_names(
     uri: str, listing: Listing, expected: Snapshot | Sequence[FileDigest]
 ) -> dict[str, FileDigest]:
     """Return what was approved for each part; a part too many or too few is another dataset."""
@@ -110,7 +110,8 @@ def _check_names(
     if isinstance(expected, Snapshot) and digest != expected.sha256:
         raise DigestMismatchError(
             f"{uri}: a {'file' if listing.is_folder else 'folder'} was approved, and a "
-            f"{'folder' if listing.is_folder else 'file'} is there; nothing was published; ask for a new approval",
+            f"{'folder' if listing.is_folder else 'file'} is there; nothing was published; "
+            "ask for a new approval",
             expected=expected.sha256,
             found=digest,
         )
@@ -126,7 +127,7 @@ def _check_names(
     return wanted
 
 
-def _check_digest(name: str, wanted: FileDigest, found: FileDigest) -> None:
+def check_digest(name: str, wanted: FileDigest, found: FileDigest) -> None:
     if (found.sha256, found.size) != (wanted.sha256, wanted.size):
         raise DigestMismatchError(
             f"{name}: expected the approved sha256 {wanted.sha256} ({wanted.size} bytes), "

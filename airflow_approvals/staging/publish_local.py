@@ -1,8 +1,8 @@
 """Publishing to this machine's file systems: a hidden temporary name beside the destination, then one rename.
 
-The temporary file or folder is readable by its owner alone, carries an advisory lock while its writer lives,
-and is flushed to disk before it appears. A leftover whose lock is free belongs to a writer that was killed: the
-next publish to the same destination removes it.
+The temporary file or folder is readable by its owner alone, carries an advisory lock while its writer
+lives, and is flushed to disk before it appears. A leftover whose lock is free belongs to a writer that was
+killed: the next publish to the same destination removes it.
 """
 
 from __future__ import annotations

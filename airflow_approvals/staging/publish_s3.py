@@ -5,12 +5,13 @@ any error all uploads are aborted. One object is therefore as before or complete
 such step for a folder: its objects are completed one after the other, and
 
 - an error among them removes the ones that this run completed (fresh keys, so nothing older is lost);
-- a kill among them, or a lost answer, leaves some. The next publish of the same dataset keeps those that hold exactly the approved
-  bytes and adds the rest; `verify_published` tells whether all are there;
+- a kill among them, or a lost answer, leaves some. The next publish of the same dataset keeps those that
+  hold exactly the approved bytes and adds the rest; `verify_published` tells whether all are there;
 - a prefix that holds anything else is refused, and `overwrite` is refused for folders.
 
 Completions carry `If-None-Match: *`, so that nobody's object is replaced without `overwrite`. Uploads of a
-writer that was killed are invisible; a lifecycle rule (AbortIncompleteMultipartUpload) on the bucket ends them.
+writer that was killed are invisible; a lifecycle rule (AbortIncompleteMultipartUpload) on the bucket ends
+them.
 """
 
 from __future__ import annotations

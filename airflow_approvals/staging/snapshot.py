@@ -27,8 +27,8 @@ def snapshot(
     """Read the dataset at `uri` once, in bounded memory, and return what it is.
 
     `format` (parquet, csv, jsonl) is told by the file names unless given; `columns` are held against those
-    found, in any order. Raises a `DatasetError`: missing, empty, unreadable, changed while read, or with other
-    columns than declared.
+    found, in any order. Raises a `DatasetError`: missing, empty, unreadable, changed while read, or with
+    other columns than declared.
     """
     return take_snapshot(locate(uri, conn_id), format=format, columns=columns)
 
