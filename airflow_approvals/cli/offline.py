@@ -51,8 +51,8 @@ def verify_paths(
 ) -> tuple[VerifiedReceipt | VerifiedLedger, ...]:
     """Verify receipts, receipt bundles and ledger exports, in that order; raise for the first that is wrong.
 
-    `data` are local files or folders that every receipt must name. The checkpoints inside bundles, and the notes
-    in the files `checkpoints`, must agree with every export. The error carries the path as its note.
+    `data` are local files or folders that every receipt must name. The checkpoints inside bundles, and the
+    notes in the files `checkpoints`, must agree with every export. An error carries the path as its note.
     """
     exports = [path for path in paths if _is_export(path)]
     receipts = [verify_receipt_at(path, keys, data=data) for path in paths if path not in exports]
