@@ -190,7 +190,9 @@ def _compiled(source: str) -> Any:
         return cel.compile(source)
     except ValueError as error:
         reason = str(error).partition("ERROR: ")[2].splitlines() or ["syntax error"]
-        raise ExpressionError(f"{source!r} is not a CEL expression: {reason[0]}") from None
+        raise ExpressionError(
+            f"{source!r} is not a CEL expression: {reason[0].partition(' expecting {')[0]}"
+        ) from None
 
 
 class _Token(NamedTuple):

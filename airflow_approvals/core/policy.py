@@ -192,15 +192,7 @@ class PolicyFile(_Part):
 
     @model_validator(mode="after")
     def _fits_together(self) -> PolicyFile:
-        problems = [
-            reason
-            for _, reason in _cross_problems(
-                groups=self.groups,
-                channels=set(self.channels),
-                policies=dict(enumerate(self.policies)),
-                gated={at: operator.policy for at, operator in enumerate(self.gated_operators)},
-            )
-        ]
+        problems = [reason for _, reason in _cross_problems(self.model_dump(mode="json"))]
         if problems:
             raise PydanticCustomError(_CROSS_CHECK, "{reasons}", {"reasons": "; ".join(problems)})
         return self
@@ -227,10 +219,10 @@ class PolicyFile(_Part):
         )
 
     def mismatches(self, action: Action, *, dag_id: str | None) -> Iterator[tuple[Policy, str | None]]:
-        """Yield each policy in order with why it does not cover `action`, up to the first that does (None)."""
+        """Yield each policy in order with why it does not cover `action`, up to the one that does (None)."""
         if not KIND.fullmatch(action.kind):
             raise InvalidRequestError(
-                "the kind of an action is a word of lower-case letters, digits and _, like export or rotate_key"
+                "the kind of an action is one word of a-z, 0-9 and _, like export or rotate_key"
             )
         for uri in (action.source, action.destination):
             if uri is not None:
@@ -284,7 +276,7 @@ def policy_json_schema() -> dict[str, Any]:
 
 
 def parse_policy_file(text: str, *, name: str) -> PolicyFile:
-    """Return the policy file that `text` holds; raise a `PolicyError` that names every problem and its line."""
+    """Return the policy file that `text` holds; raise one `PolicyError` with all problems and lines."""
     document = read_yaml(text)
     problems = list(document.problems)
     if document.lines:
@@ -299,40 +291,79 @@ def _problems_of(document: Document) -> list[Problem]:
     try:
         PolicyFile.model_validate(document.value)
     except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False, include_context=False)
+        broken = {tuple(detail["loc"])[:depth] for detail in details for depth in range(len(detail["loc"]))}
         found = [
             (tuple(detail["loc"]), _in_words(detail["type"], detail["msg"]))
-            for detail in error.errors(include_url=False, include_input=False, include_context=False)
+            for detail in details
+            # pydantic counts sound items only: a list whose items are broken is not also too short
             if detail["type"] != _CROSS_CHECK
+            and not (detail["type"] == "too_short" and detail["loc"] in broken)
         ]
-        found += _cross_problems_of_draft(document.value)
+        found += _cross_problems(document.value)
         return [Problem(document.line_of(path), f"{_dotted(path)}{reason}") for path, reason in found]
     return []
 
 
-def _cross_problems_of_draft(value: Any) -> Iterator[tuple[Path, str]]:
-    """Check what fits together among the parts that are sound, so that all problems are told at once."""
-    if not isinstance(value, dict):
-        return
-    groups = value.get("groups")
-    channels = value.get("channels")
-    policies = value.get("policies")
-    gated = value.get("gated_operators")
-    yield from _cross_problems(
-        groups={str(key): _sound(Group, part) for key, part in groups.items()}
-        if isinstance(groups, dict)
-        else {},
-        channels=set(channels) if isinstance(channels, dict) else set(),
-        policies={
-            at: policy
-            for at, part in enumerate(policies if isinstance(policies, list) else [])
-            if (policy := _sound(Policy, part)) is not None
-        },
-        gated={
-            at: operator.policy
-            for at, part in enumerate(gated if isinstance(gated, list) else [])
-            if (operator := _sound(GatedOperator, part)) is not None
-        },
-    )
+def _cross_problems(value: Any) -> Iterator[tuple[Path, str]]:
+    """Yield where names lead nowhere, and where nobody could ever say yes.
+
+    `value` is what the file says, sound or not: whatever is wrong with a part, its names are checked too.
+    """
+    file = _as_dict(value)
+    groups = {name: _sound(Group, part) for name, part in _as_dict(file.get("groups")).items()}
+    names: set[str] = set()
+    for at, part in enumerate(_as_list(file.get("policies"))):
+        policy = _as_dict(part)
+        name = policy.get("name")
+        if isinstance(name, str):
+            if name in names:
+                yield ("policies", at, "name"), f"a policy named {name!r} is here twice; rename one"
+            names.add(name)
+        for path, kind, used, known in _names_in(policy, groups, _as_dict(file.get("channels"))):
+            if isinstance(used, str) and used not in known:
+                reason = f"unknown {kind} {used!r}; known are {', '.join(sorted(known)) or 'none'}"
+                yield ("policies", at, *path), reason
+        for path, reason in _unsatisfiable(policy, groups):
+            yield ("policies", at, *path), reason
+    for at, part in enumerate(_as_list(file.get("gated_operators"))):
+        asserted = _as_dict(part).get("policy")
+        if isinstance(asserted, str) and asserted not in names:
+            yield ("gated_operators", at, "policy"), f"unknown policy {asserted!r}"
+
+
+def _names_in(
+    policy: dict[str, Any], groups: Collection[str], channels: Collection[str]
+) -> Iterator[tuple[Path, str, Any, Collection[str]]]:
+    for position, rule in enumerate(_as_list(policy.get("require"))):
+        yield ("require", position, "group"), "group", _as_dict(rule).get("group"), groups
+    yield ("escalate", "to"), "group", _as_dict(policy.get("escalate")).get("to"), groups
+    yield ("break_glass", "group"), "group", _as_dict(policy.get("break_glass")).get("group"), groups
+    for position, channel in enumerate(_as_list(policy.get("notify"))):
+        yield ("notify", position), "channel", channel, channels
+
+
+def _unsatisfiable(policy: dict[str, Any], groups: Mapping[str, Group | None]) -> Iterator[tuple[Path, str]]:
+    """Yield the rules that nobody can meet, alone or together with the others (by different people).
+
+    Every `when` counts as true. A group with a Slack user group, or one that is wrong in itself, has an
+    unknown size: it is never too small.
+    """
+    places: list[tuple[str, ...]] = []
+    for position, part in enumerate(_as_list(policy.get("require"))):
+        rule = _sound(Rule, part)
+        group = groups.get(rule.group) if rule else None
+        if rule is None or group is None or group.slack_usergroup is not None:
+            continue
+        if len(group.users) < rule.approvals:
+            reason = f"{rule.approvals} approvals by {rule.group!r}, which has {len(group.users)} members"
+            yield ("require", position), f"a rule that nobody can meet: {reason}"
+            return
+        places += [group.users] * rule.approvals
+    can_be_filled = sum(person is not None for person in assign(places))
+    if can_be_filled < len(places):
+        reason = f"up to {len(places)} different people are needed, the groups have {can_be_filled}"
+        yield ("require",), f"rules that nobody can meet together: {reason}"
 
 
 def _sound(model: type[_PartType], part: Any) -> _PartType | None:
@@ -342,72 +373,18 @@ def _sound(model: type[_PartType], part: Any) -> _PartType | None:
         return None
 
 
-def _cross_problems(
-    *,
-    groups: Mapping[str, Group | None],  # None: named, and wrong in itself
-    channels: Collection[str],
-    policies: Mapping[int, Policy],
-    gated: Mapping[int, str],
-) -> Iterator[tuple[Path, str]]:
-    """Yield where names lead nowhere, and where nobody could ever say yes."""
-    at_of: dict[str, int] = {}
-    for at, policy in policies.items():
-        if policy.name in at_of:
-            yield ("policies", at, "name"), f"a policy named {policy.name!r} is here twice; rename one"
-        at_of.setdefault(policy.name, at)
-        yield from _unknown_names(at, policy, groups, channels)
-        yield from _unsatisfiable(at, policy, groups)
-    for at, name in gated.items():
-        if name not in at_of:
-            yield ("gated_operators", at, "policy"), f"unknown policy {name!r}"
+def _as_dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
-def _unknown_names(
-    at: int, policy: Policy, groups: Mapping[str, Group | None], channels: Collection[str]
-) -> Iterator[tuple[Path, str]]:
-    named: list[tuple[Path, str]] = [
-        (("require", position, "group"), rule.group) for position, rule in enumerate(policy.require)
-    ]
-    if policy.escalate is not None:
-        named.append((("escalate", "to"), policy.escalate.to))
-    if policy.break_glass is not None:
-        named.append((("break_glass", "group"), policy.break_glass.group))
-    for path, group in named:
-        if group not in groups:
-            yield (
-                ("policies", at, *path),
-                f"unknown group {group!r}; known are {', '.join(sorted(groups)) or 'none'}",
-            )
-    for position, channel in enumerate(policy.notify):
-        if channel not in channels:
-            known = ", ".join(sorted(channels)) or "none"
-            yield ("policies", at, "notify", position), f"unknown channel {channel!r}; known are {known}"
-
-
-def _unsatisfiable(at: int, policy: Policy, groups: Mapping[str, Group | None]) -> Iterator[tuple[Path, str]]:
-    """Yield the rules that nobody can meet, alone or together with the others (by different people).
-
-    A group with a Slack user group, or one that is wrong in itself, has an unknown size: never too small.
-    """
-    places: list[tuple[str, ...]] = []
-    for position, rule in enumerate(policy.require):
-        group = groups.get(rule.group)
-        if group is None or group.slack_usergroup is not None:
-            continue
-        if len(group.users) < rule.approvals:
-            reason = f"{rule.approvals} approvals by {rule.group!r}, which has {len(group.users)} members"
-            yield ("policies", at, "require", position), f"a rule that nobody can meet: {reason}"
-            return
-        places += [group.users] * rule.approvals
-    can_be_filled = sum(person is not None for person in assign(places))
-    if can_be_filled < len(places):
-        reason = f"{len(places)} different people are needed, the groups have {can_be_filled}"
-        yield ("policies", at, "require"), f"rules that nobody can meet together: {reason}"
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 _PLAIN_WORDS = {
     "extra_forbidden": "unknown key",
     "missing": "is missing",
+    "too_short": "expected at least one",
     "tuple_type": "expected a list",
     "dict_type": "expected a map of names",
     "model_type": "expected a map of keys",

@@ -26,7 +26,7 @@ def parse_duration(text: object) -> timedelta:
     """Return the time that `90s`, `30m`, `4h` or `2d` stands for; raise `ValueError` for anything else."""
     if isinstance(text, timedelta):
         found = text
-    elif isinstance(text, str) and re.match(_DURATION_PATTERN, text):
+    elif isinstance(text, str) and re.fullmatch(_DURATION_PATTERN, text):
         found = timedelta(seconds=int(text[:-1]) * _UNITS[text[-1]])
     else:
         raise ValueError("expected a duration like 90s, 30m, 4h or 2d")
