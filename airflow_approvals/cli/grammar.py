@@ -1,0 +1,244 @@
+"""Every command, its options and the function behind it: one table for both command lines.
+
+Functions are named by `module:name` and imported when they run, so that `verify` needs neither Airflow nor a
+database, and Airflow's own command line does not pay for ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Option:
+    """One argument of a command, in argparse's words."""
+
+    flags: tuple[str, ...]
+    help: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command; `function` takes the parsed arguments and returns an exit code."""
+
+    name: str
+    help: str
+    function: str
+    options: tuple[Option, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Commands under one word."""
+
+    name: str
+    help: str
+    commands: tuple[Command, ...]
+
+
+_URL = Option(("--url",), "Airflow's API server, without /approvals (APPROVALS_URL; http://localhost:8080)")
+_USERNAME = Option(("-u", "--username"), "your Airflow user (APPROVALS_USERNAME); its password is asked for")
+_TOKEN = Option(("--token",), "an Airflow API token instead; better in APPROVALS_TOKEN, unseen by `ps`")
+_OUTPUT = Option(
+    ("-o", "--output"),
+    "table for people, json for programs",
+    {"choices": ("table", "json"), "default": "table"},
+)
+_SERVER = (_URL, _USERNAME, _TOKEN, _OUTPUT)
+_REQUEST = Option(("request",), "the request: its id, or a beginning of it that no other one has")
+_REASON = Option(("-r", "--reason"), "why, for the record", {"default": ""})
+_YES = Option(("-y", "--yes"), "do not ask whether you mean it", {"action": "store_true"})
+_PLACES = (
+    Option(("--source",), "URI of what is read"),
+    Option(("--destination",), "URI of where it goes"),
+    Option(
+        ("-p", "--parameter"),
+        "NAME=VALUE of the action, VALUE in JSON or a plain word; may be given more than once",
+        {"action": "append", "default": [], "metavar": "NAME=VALUE"},
+    ),
+    Option(
+        ("--dataset",),
+        "URI of staged data to read and put into the evidence; may be given more than once",
+        {"action": "append", "default": [], "metavar": "URI"},
+    ),
+)
+_KEY = Option(
+    ("--key",),
+    "file with a public key (PEM, or the JSON of /approvals/api/v1/keys); may be given more than once",
+    {"action": "append", "default": [], "metavar": "FILE"},
+)
+_CHECKPOINT = Option(
+    ("--checkpoint",),
+    "a signed checkpoint kept elsewhere, which the ledger must contain; may be given more than once",
+    {"action": "append", "default": [], "metavar": "FILE"},
+)
+
+COMMANDS: tuple[Command | Group, ...] = (
+    Command(
+        name="list",
+        help="List requests; those that wait for an answer unless told otherwise",
+        function="airflow_approvals.cli.requests:list_requests",
+        options=(
+            Option(
+                ("-s", "--status"),
+                "pending, approved, denied, ... or all; may be given more than once",
+                {"action": "append", "default": []},
+            ),
+            Option(("--dag-id",), "only of this DAG"),
+            Option(("--policy",), "only under this policy"),
+            Option(("--requester",), "only asked for by this person"),
+            Option(("--limit",), "at most so many, newest first", {"type": int, "default": 50}),
+            *_SERVER,
+        ),
+    ),
+    Command(
+        name="show",
+        help="Show all there is to know about one request",
+        function="airflow_approvals.cli.requests:show_request",
+        options=(
+            _REQUEST,
+            Option(("--receipt",), "write the receipt bundle to this file", {"metavar": "FILE"}),
+            *_SERVER,
+        ),
+    ),
+    Command(
+        name="approve",
+        help="Show a request, ask, and approve it",
+        function="airflow_approvals.cli.answers:approve",
+        options=(_REQUEST, _REASON, _YES, *_SERVER),
+    ),
+    Command(
+        name="deny",
+        help="Show a request, ask, and deny it",
+        function="airflow_approvals.cli.answers:deny",
+        options=(_REQUEST, _REASON, _YES, *_SERVER),
+    ),
+    Command(
+        name="ask",
+        help="Ask for more context before you answer",
+        function="airflow_approvals.cli.answers:ask",
+        options=(_REQUEST, Option(("text",), "the question"), *_SERVER),
+    ),
+    Command(
+        name="answer",
+        help="Answer a question about your request",
+        function="airflow_approvals.cli.answers:answer",
+        options=(
+            _REQUEST,
+            Option(("text",), "the answer"),
+            Option(("--question",), "its number; the oldest open one unless given", {"type": int}),
+            *_SERVER,
+        ),
+    ),
+    Command(
+        name="cancel",
+        help="Withdraw a pending request of yours",
+        function="airflow_approvals.cli.answers:cancel",
+        options=(_REQUEST, _REASON, *_SERVER),
+    ),
+    Command(
+        name="revoke",
+        help="Take an approval back before it is used",
+        function="airflow_approvals.cli.answers:revoke",
+        options=(_REQUEST, _REASON, *_SERVER),
+    ),
+    Command(
+        name="request",
+        help="Ask for an approval yourself",
+        function="airflow_approvals.cli.opening:open_request",
+        options=(
+            Option(
+                ("--kind",),
+                "export, write, delete, grant, rotate_key or a word of your own",
+                {"default": "export"},
+            ),
+            *_PLACES,
+            Option(("-j", "--justification"), "why, for those who decide", {"default": ""}),
+            Option(("--policy",), "the policy you expect; another one is an error"),
+            Option(("--idempotency-key",), "the same key for the same request, to repeat this safely"),
+            Option(("--wait",), "wait for the decision; the exit code tells it", {"action": "store_true"}),
+            Option(
+                ("--timeout",),
+                "seconds to wait at most; then exit code 3",
+                {"type": float, "metavar": "SECONDS"},
+            ),
+            *_SERVER,
+        ),
+    ),
+    Group(
+        name="policy",
+        help="Check and explain the policy file",
+        commands=(
+            Command(
+                name="check",
+                help="Check a policy file without a server",
+                function="airflow_approvals.cli.policies:check",
+                options=(Option(("file",), "the policy file"), _OUTPUT),
+            ),
+            Command(
+                name="explain",
+                help="Say what the policy would require of an action, and why",
+                function="airflow_approvals.cli.policies:explain",
+                options=(
+                    Option(("--file",), "this file instead of the server's policy", {"metavar": "FILE"}),
+                    Option(("--kind",), "the kind of action", {"default": "export"}),
+                    *_PLACES,
+                    Option(("--dag-id",), "the DAG that would ask"),
+                    Option(
+                        ("--requester",),
+                        "who would ask; with --file only, may be given more than once",
+                        {"action": "append", "default": []},
+                    ),
+                    *_SERVER,
+                ),
+            ),
+        ),
+    ),
+    Group(
+        name="ledger",
+        help="Export the ledger, and verify it",
+        commands=(
+            Command(
+                name="export",
+                help="Write the whole ledger to a file that stands on its own",
+                function="airflow_approvals.cli.ledgers:export",
+                options=(Option(("file",), "where to write it; - for standard output"), *_SERVER),
+            ),
+            Command(
+                name="verify",
+                help="Verify the server's ledger, or a file made by export",
+                function="airflow_approvals.cli.ledgers:verify",
+                options=(
+                    Option(("file",), "an export; the server's ledger unless given", {"nargs": "?"}),
+                    _KEY,
+                    _CHECKPOINT,
+                    *_SERVER,
+                ),
+            ),
+        ),
+    ),
+    Command(
+        name="verify",
+        help="Verify a receipt or a ledger export offline, with the public key alone",
+        function="airflow_approvals.cli.ledgers:verify_offline",
+        options=(
+            Option(("files",), "receipt bundles and ledger exports", {"nargs": "+", "metavar": "FILE"}),
+            _KEY,
+            _CHECKPOINT,
+            Option(
+                ("--file",),
+                "data whose bytes every receipt must approve; may be given more than once",
+                {"action": "append", "default": [], "metavar": "DATA", "dest": "data"},
+            ),
+            _OUTPUT,
+        ),
+    ),
+    Command(
+        name="doctor",
+        help="Check this installation: configuration, database, policy, key, server, clock",
+        function="airflow_approvals.cli.doctor:examine",
+        options=(_URL, _OUTPUT),
+    ),
+)

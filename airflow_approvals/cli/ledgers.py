@@ -1,0 +1,149 @@
+"""`ledger export`, `ledger verify` and `verify`: the evidence, taken out and held against the public key."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from airflow_approvals.cli.exits import Exit
+from airflow_approvals.cli.offline import (
+    VerifiedLedger,
+    VerifiedReceipt,
+    load_keys,
+    verify_ledger_at,
+    verify_paths,
+)
+from airflow_approvals.cli.output import moment, print_json, print_line
+from airflow_approvals.core.model import to_json
+from airflow_approvals.core.moments import rfc3339
+
+
+def export(args: Namespace) -> int:
+    """Write the server's ledger to a file, or to standard output."""
+    if args.file == "-":
+        _fetch(args, sys.stdout.buffer)
+        return Exit.OK
+    with Path(args.file).open("wb") as stream:
+        size = _fetch(args, stream)
+    print_line(
+        f"{args.file}: {size:,} bytes; verify it with: airflow-approvals verify {args.file} --key FILE"
+    )
+    return Exit.OK
+
+
+def verify(args: Namespace) -> int:
+    """Verify an export, or fetch one from the server and verify that."""
+    keys = load_keys([Path(key) for key in args.key])
+    checkpoints = [Path(note) for note in args.checkpoint]
+    if args.file:
+        return _told(args, [verify_ledger_at(Path(args.file), keys, checkpoints=checkpoints)])
+    with tempfile.NamedTemporaryFile(prefix="ledger-", suffix=".jsonl") as stream:
+        _fetch(args, stream)
+        stream.flush()
+        return _told(args, [verify_ledger_at(Path(stream.name), keys, checkpoints=checkpoints)])
+
+
+def verify_offline(args: Namespace) -> int:
+    """Verify receipts and exports with files and public keys alone."""
+    verified = verify_paths(
+        [Path(file) for file in args.files],
+        load_keys([Path(key) for key in args.key]),
+        data=[Path(data) for data in args.data],
+        checkpoints=[Path(note) for note in args.checkpoint],
+    )
+    return _told(args, verified)
+
+
+def _fetch(args: Namespace, stream: BinaryIO | Any) -> int:
+    # Only the commands that ask a server need what it takes to ask one.
+    from airflow_approvals.cli.session import connect
+
+    size = 0
+    with connect(args) as client:
+        for chunk in client.export():
+            size += stream.write(chunk)
+    return size
+
+
+def _told(args: Namespace, verified: Iterable[VerifiedReceipt | VerifiedLedger]) -> int:
+    if args.output == "json":
+        print_json({"verified": [_as_json(one) for one in verified]})
+        return Exit.OK
+    now = datetime.now(UTC)
+    for one in verified:
+        for line in _ledger_lines(one, now) if isinstance(one, VerifiedLedger) else _receipt_lines(one, now):
+            print_line(line)
+    return Exit.OK
+
+
+def _as_json(one: VerifiedReceipt | VerifiedLedger) -> dict[str, Any]:
+    if isinstance(one, VerifiedLedger):
+        report = one.report
+        return {
+            "kind": "ledger",
+            "file": str(one.path),
+            "origin": report.origin,
+            "entries": report.entries,
+            "root": report.root,
+            "keyids": list(report.keyids),
+            "checkpoints": report.checkpoints,
+            "known_checkpoints": report.known_checkpoints,
+            "trust_on_first_use": report.trust_on_first_use,
+        }
+    receipt = one.receipt
+    return {
+        "kind": "receipt",
+        "file": str(one.path),
+        "request_id": receipt.request_id,
+        "keyid": receipt.keyid,
+        "subjects": to_json_list(receipt.subjects),
+        "action": to_json(receipt.action),
+        "requesters": list(receipt.requesters),
+        "policy": receipt.policy,
+        "votes": to_json_list(receipt.votes),
+        "decided_at": rfc3339(receipt.decided_at),
+        "not_after": rfc3339(receipt.not_after),
+        "ledger_index": receipt.ledger.index if receipt.ledger else None,
+        "data": [str(path) for path in one.data],
+    }
+
+
+def to_json_list(nouns: Iterable[Any]) -> list[Any]:
+    """Return each noun as JSON."""
+    return [to_json(noun) for noun in nouns]
+
+
+def _receipt_lines(one: VerifiedReceipt, now: datetime) -> Iterable[str]:
+    receipt = one.receipt
+    yield f"{one.path}: the receipt is genuine"
+    yield f"  request     {receipt.request_id}, asked by {', '.join(receipt.requesters) or 'unknown'}"
+    yield f"  action      {receipt.action.kind} to {receipt.action.destination or 'no destination'}"
+    for subject in receipt.subjects:
+        yield f"  sha256      {subject.sha256}  {subject.name}"
+    for vote in receipt.votes:
+        own = ", on their own request" if vote.self_approval else ""
+        yield f"  vote        {vote.verdict} by {vote.voter} ({', '.join(vote.groups)}){own}"
+    yield f"  decided     {moment(receipt.decided_at, now=now)} under policy {receipt.policy}"
+    yield f"  signed by   key {receipt.keyid}"
+    if receipt.ledger is not None:
+        place = receipt.ledger
+        yield f"  ledger      entry {place.index} of {place.checkpoint.size}, proven under its signed head"
+    for path in one.data:
+        yield f"  data        {path}: exactly the approved bytes"
+
+
+def _ledger_lines(one: VerifiedLedger, now: datetime) -> Iterable[str]:
+    report = one.report
+    yield f"{one.path}: the ledger holds"
+    yield f"  origin      {report.origin}"
+    yield f"  entries     {report.entries:,}, none changed, missing or moved"
+    yield f"  root        {report.root}"
+    yield f"  checkpoints {report.checkpoints} in the file, {report.known_checkpoints} from elsewhere"
+    yield f"  signed by   key {', '.join(report.keyids)}"
+    if report.trust_on_first_use:
+        yield "  note        the key came with the ledger itself; give --key to hold it against one you know"

@@ -1,0 +1,87 @@
+"""What people and programs see: tables, times in words, JSON, and errors in one sentence."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+SHORT_ID = 8
+"""Characters of a request id that are shown at least."""
+
+
+def stdout() -> Console:
+    return Console(highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """Write `value` for programs: one indented JSON document, never wrapped or coloured."""
+    stdout().out(json.dumps(value, indent=2, ensure_ascii=False), highlight=False)
+
+
+def print_line(text: str = "", *, style: str = "") -> None:
+    """Write one line as it is: no markup is read from it, and it is not wrapped."""
+    stdout().print(Text(visible(text), style=style), soft_wrap=True)
+
+
+def print_problem(text: str) -> None:
+    """Write what went wrong to stderr, in red where there are colours."""
+    Console(stderr=True, highlight=False).print(Text(visible(text), style="red"), soft_wrap=True)
+
+
+def visible(text: str) -> str:
+    """Return `text` with every invisible character spelled out.
+
+    What is shown decides a vote: an escape sequence or a right-to-left override in a justification must not
+    repaint it.
+    """
+    return "".join(
+        char if char in "\n\t" or not _is_invisible(char) else f"\\u{ord(char):04x}" for char in text
+    )
+
+
+def _is_invisible(char: str) -> bool:
+    return unicodedata.category(char) in {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
+
+
+def short_ids(ids: Collection[str]) -> dict[str, str]:
+    """Return the shortest beginning of each id, from `SHORT_ID` characters, that no other one shares."""
+    length = next(
+        (n for n in range(SHORT_ID, 36) if len({id_[:n] for id_ in ids}) == len(set(ids))),
+        36,
+    )
+    return {id_: id_[:length] for id_ in ids}
+
+
+def duration_words(span: timedelta) -> str:
+    """Return a span in its two largest units: `3d 4h`, `2h 05m`, `12m 30s`, `8s`."""
+    seconds = max(0, int(span.total_seconds()))
+    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+    if days:
+        return f"{days}d {hours}h"
+    if hours:
+        return f"{hours}h {minutes:02d}m"
+    if minutes:
+        return f"{minutes}m {seconds % 60:02d}s"
+    return f"{seconds}s"
+
+
+def size_words(size: int) -> str:
+    """Return a number of bytes as people say it."""
+    value = float(size)
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def moment(at: datetime, *, now: datetime) -> str:
+    """Return a time in UTC with how long ago, or how far ahead, it is."""
+    words = f"{duration_words(now - at)} ago" if at <= now else f"in {duration_words(at - now)}"
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC ({words})"

@@ -1,0 +1,32 @@
+"""Runs one command: errors become one sentence on stderr and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from importlib import import_module
+
+from airflow_approvals.cli.exits import Exit, exit_of
+from airflow_approvals.cli.output import print_problem
+from airflow_approvals.core.errors import ApprovalsError
+
+INTERRUPTED = 130
+"""What a shell expects of a command that was ended by Ctrl-C."""
+
+
+def run_command(function: str, args: Namespace) -> int:
+    """Return the exit code of the function `module:name`, called with `args`."""
+    module, _, name = function.partition(":")
+    try:
+        return int(getattr(import_module(module), name)(args))
+    except ApprovalsError as error:
+        print_problem(": ".join([*getattr(error, "__notes__", []), str(error)]))
+        return exit_of(error)
+    except KeyboardInterrupt:
+        print_problem("stopped; nothing was answered that was not confirmed before")
+        return INTERRUPTED
+    except BrokenPipeError:
+        return Exit.ERROR
+    except OSError as error:
+        # A file that was named cannot be read or written.
+        print_problem(f"{error.filename or 'a file'}: {error.strerror or type(error).__name__}")
+        return Exit.ERROR
