@@ -114,6 +114,12 @@ class Store(Protocol):
     def entries_of_kind(self, kind: str, *, limit: int) -> Sequence[Entry]:
         """Return the newest entries of `kind`, newest first."""
 
+    def leaves_after(self, index: int, *, limit: int) -> Sequence[tuple[bytes, bytes]]:
+        """Return body and stored leaf hash of the entries after `index`, in order."""
+
+    def checkpoints_after(self, size: int, *, limit: int) -> Sequence[tuple[int, str]]:
+        """Return size and note of the checkpoints kept for more than `size` entries, in order."""
+
     def ledger_size(self) -> int: ...
 
     def ledger_root(self, size: int) -> bytes:

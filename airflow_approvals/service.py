@@ -206,7 +206,9 @@ class Service:
     ) -> ApprovalRequest:
         moved = gate.move(request, to, now=now, because=because)
         entry = tx.append(_draft_entry(f"request.{to}", moved, actor=actor, now=now, because=because))
-        moved = replace(moved, decision_index=entry.index)
+        if request.state is State.PENDING:
+            # What ends an approval is no decision: the receipt keeps its place in the ledger.
+            moved = replace(moved, decision_index=entry.index)
         tx.update_request(moved)
         return moved
 

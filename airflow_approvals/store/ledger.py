@@ -69,6 +69,30 @@ def find_last_entry(connection: Connection, kind: str) -> Entry | None:
     return next(iter(entries_of_kind(connection, kind, limit=1)), None)
 
 
+def leaves_after(connection: Connection, index: int, *, limit: int) -> Sequence[tuple[bytes, bytes]]:
+    """Return body and stored leaf hash of the entries after `index`; a hash that is gone is empty."""
+    stored = (ledger_nodes.c.idx == ledger_entries.c.idx) & (ledger_nodes.c.level == 0)
+    rows = connection.execute(
+        select(ledger_entries.c.body, ledger_nodes.c.hash)
+        .outerjoin(ledger_nodes, stored)
+        .where(ledger_entries.c.idx > index)
+        .order_by(ledger_entries.c.idx)
+        .limit(limit)
+    )
+    return [(bytes(body), bytes(leaf or b"")) for body, leaf in rows]
+
+
+def checkpoints_after(connection: Connection, size: int, *, limit: int) -> Sequence[tuple[int, str]]:
+    """Return size and note of the checkpoints kept for more than `size` entries, in order."""
+    rows = connection.execute(
+        select(checkpoints.c.size, checkpoints.c.note)
+        .where(checkpoints.c.size > size)
+        .order_by(checkpoints.c.size)
+        .limit(limit)
+    )
+    return [(int(kept), str(note)) for kept, note in rows]
+
+
 def size_of(connection: Connection) -> int:
     """Return how many entries there are."""
     size = connection.scalar(select(ledger_head.c.size).where(ledger_head.c.id == _HEAD))

@@ -89,6 +89,14 @@ class SqlStore:
         with self._database.reading() as connection:
             return ledger.entries_of_kind(connection, kind, limit=limit)
 
+    def leaves_after(self, index: int, *, limit: int) -> Sequence[tuple[bytes, bytes]]:
+        with self._database.reading() as connection:
+            return ledger.leaves_after(connection, index, limit=limit)
+
+    def checkpoints_after(self, size: int, *, limit: int) -> Sequence[tuple[int, str]]:
+        with self._database.reading() as connection:
+            return ledger.checkpoints_after(connection, size, limit=limit)
+
     def ledger_size(self) -> int:
         with self._database.reading() as connection:
             return ledger.size_of(connection)

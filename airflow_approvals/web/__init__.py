@@ -1,0 +1,1 @@
+"""The REST API, mounted into Airflow's API server under `/approvals`."""

@@ -1,0 +1,74 @@
+"""The FastAPI app that Airflow's API server mounts under `/approvals`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from airflow_approvals import __version__
+from airflow_approvals.service import Service
+from airflow_approvals.settings import Settings
+from airflow_approvals.web import api, reading
+from airflow_approvals.web.auth import AuthenticatedRoute
+from airflow_approvals.web.backend import Backend
+from airflow_approvals.web.background import Background
+from airflow_approvals.web.callers import Users
+from airflow_approvals.web.limits import BodyLimit
+from airflow_approvals.web.problems import add_problem_handlers
+
+API = "/api/v1"
+
+
+def create_app(build: Callable[[], Service], settings: Settings, users: Users) -> FastAPI:
+    """Return the app; `build` is called once, when the service is first needed.
+
+    The loop of `Background` lives in the app's lifespan, which Airflow 3.1 and 3.3 enter for every mounted
+    FastAPI app, once per server process.
+    """
+    # FastAPI's own docs routes would answer anybody: ours ask who is there.
+    app = FastAPI(
+        title="Airflow Approvals",
+        version=__version__,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan,
+    )
+    app.router.route_class = AuthenticatedRoute
+    app.state.backend = Backend(build, settings)
+    app.state.users = users
+    add_problem_handlers(app)
+    app.add_middleware(BodyLimit)
+    app.include_router(api.router, prefix=API)
+    app.include_router(reading.router, prefix=API)
+    _add_docs(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    backend: Backend = app.state.backend
+    background = Background(backend)
+    app.state.background = background
+    background.start()
+    try:
+        yield
+    finally:
+        await background.stop()
+        backend.events.close()
+
+
+def _add_docs(app: FastAPI) -> None:
+    @app.get("/openapi.json", include_in_schema=False)
+    async def _openapi(request: Request) -> JSONResponse:
+        root = request.scope.get("root_path", "").rstrip("/")
+        return JSONResponse({**app.openapi(), "servers": [{"url": root or "/"}]})
+
+    @app.get("/docs", include_in_schema=False)
+    async def _docs(request: Request) -> HTMLResponse:
+        root = request.scope.get("root_path", "").rstrip("/")
+        return get_swagger_ui_html(openapi_url=f"{root}/openapi.json", title=app.title)

@@ -1,0 +1,98 @@
+"""What time drives: expiry, a changed policy file, a new key, signed checkpoints: one loop per process.
+
+Several processes may run it at once: each step looks again under the store's locks before it writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import datetime
+
+from airflow_approvals.core.errors import ApprovalsError
+from airflow_approvals.core.model import State
+from airflow_approvals.ports import RequestFilter
+from airflow_approvals.service import Service
+from airflow_approvals.web.backend import Backend, now
+from airflow_approvals.web.ledger import ensure_checkpoint
+
+_BATCH = 100
+_PAGE = 500
+
+log = logging.getLogger(__name__)
+
+
+class Background:
+    """Repeats all steps every `due_interval` seconds until it is stopped."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._followed: str | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._repeat())
+
+    async def stop(self) -> None:
+        """Stop between two steps; a step that runs is finished by its own thread."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def run_once(self) -> None:
+        """Do every step once; one that fails is logged and does not keep the others from running."""
+        for step in (self._expire, self._follow_policy, self._record_key, self._sign_checkpoint):
+            try:
+                await self._backend.run(step, now())
+            except ApprovalsError as trouble:
+                log.warning("%s: %s", step.__name__.strip("_"), trouble)
+            except Exception:
+                # The loop must outlive a fault: without it nothing expires. The traceback is in the log.
+                log.exception("%s failed", step.__name__.strip("_"))
+        self._backend.events.wake()
+
+    async def _repeat(self) -> None:
+        while True:
+            await self.run_once()
+            await asyncio.sleep(self._backend.settings.due_interval)
+
+    def _expire(self, at: datetime) -> None:
+        while self._service.expire_due(now=at, limit=_BATCH) == _BATCH:
+            pass
+
+    def _follow_policy(self, at: datetime) -> None:
+        """Bind every pending request to the policy file, once per change of it."""
+        service = self._service
+        problem = service.policies.problem()
+        if problem is not None:
+            log.error("the policy file on disk is not the one in force: %s", problem)
+        digest = service.policies.current().digest
+        if digest == self._followed:
+            return
+        service.record_policy(now=at)
+        # Ids first: following may close a request, which would shift the pages.
+        for request_id in _pending_ids(service):
+            service.follow_policy(request_id, now=at)
+        self._followed = digest
+
+    def _record_key(self, at: datetime) -> None:
+        self._service.record_key(now=at)
+
+    def _sign_checkpoint(self, at: datetime) -> None:
+        ensure_checkpoint(self._service, self._backend.settings.ledger_origin, now=at)
+
+    @property
+    def _service(self) -> Service:
+        return self._backend.service
+
+
+def _pending_ids(service: Service) -> list[str]:
+    found: list[str] = []
+    while True:
+        wanted = RequestFilter(states=(State.PENDING,), limit=_PAGE, offset=len(found))
+        page = service.store.list_requests(wanted)
+        found.extend(request.id for request in page.requests)
+        if len(page.requests) < _PAGE:
+            return found

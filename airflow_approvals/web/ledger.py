@@ -1,0 +1,68 @@
+"""The public face of the ledger: signed heads, proofs, keys, receipts with their place, and the export."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from airflow_approvals.core.checkpoint import sign_checkpoint
+from airflow_approvals.core.errors import LedgerTamperedError
+from airflow_approvals.core.model import ApprovalRequest
+from airflow_approvals.core.receipt import make_bundle
+from airflow_approvals.service import Service
+
+KEYS = 1000
+"""Public keys that are told; more rotations than that have other troubles."""
+
+
+def ensure_checkpoint(service: Service, origin: str, *, now: datetime) -> tuple[int, str]:
+    """Return size and note of a signed checkpoint over everything committed; sign it if need be."""
+    store = service.store
+    size = store.ledger_size()
+    note = store.find_checkpoint(size)
+    if note is None:
+        root = store.ledger_root(size)
+        note = sign_checkpoint(origin=origin, size=size, root=root, time=now, signer=service.signer)
+        store.save_checkpoint(size, note)
+        # Another process may have been first: everybody hands out the one that was kept.
+        note = store.find_checkpoint(size) or note
+    return size, note
+
+
+def bundle_of(
+    service: Service, request: ApprovalRequest, origin: str, *, now: datetime
+) -> dict[str, Any] | None:
+    """Return the receipt with its decision entry, inclusion proof and checkpoint; None if never approved."""
+    envelope, index = request.receipt, request.decision_index
+    if envelope is None or index is None:
+        return None
+    size, note = ensure_checkpoint(service, origin, now=now)
+    entry = _entry_at(service, index)
+    return make_bundle(
+        envelope,
+        index=index,
+        entry=entry,
+        inclusion=service.store.inclusion_proof(index, size),
+        checkpoint=note,
+    )
+
+
+def public_keys(service: Service) -> list[dict[str, Any]]:
+    """Return every key that has signed here, the one in use first, each once."""
+    keys = [service.signer.public_key_json()]
+    for entry in service.store.entries_of_kind("key.added", limit=KEYS):
+        key = json.loads(entry.body)["data"]["public_key"]
+        if key not in keys:
+            keys.append(key)
+    return keys
+
+
+def _entry_at(service: Service, index: int) -> bytes:
+    found = service.store.entries_after(index - 1, limit=1)
+    if not found or found[0].index != index:
+        raise LedgerTamperedError(
+            f"the ledger has no entry {index}, and it was written once; export the ledger and verify it",
+            index=index,
+        )
+    return found[0].body

@@ -1,0 +1,126 @@
+"""Where everything is joined: which store, which key, which policy file, which users."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_approvals.core.errors import PolicyError
+from airflow_approvals.core.policy import PolicyFile, parse_policy_file
+from airflow_approvals.service import Service
+from airflow_approvals.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+MAX_POLICY_BYTES = 4 << 20
+
+log = logging.getLogger(__name__)
+
+
+class FilePolicySource:
+    """The policy file, read again when it has changed; a broken one never replaces a good one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._seen: tuple[int, int, int] | None = None
+        self._text: str | None = None
+        self._current: PolicyFile | None = None
+        self._problem: str | None = None
+
+    def current(self) -> PolicyFile:
+        """Return the newest valid policy file; raise `PolicyError` if there never was one."""
+        with self._lock:
+            self._refresh()
+            if self._current is None:
+                raise PolicyError(
+                    self._problem
+                    or f"[approvals] policy_file: {self._path} was not read; nothing can be approved"
+                )
+            return self._current
+
+    def problem(self) -> str | None:
+        """Return why the file on disk is not the one in force, if so."""
+        with self._lock:
+            self._refresh()
+            return self._problem
+
+    def _refresh(self) -> None:
+        try:
+            status = self._path.stat()
+            seen = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if seen == self._seen:
+                return
+            text = self._read(status.st_size)
+        except (OSError, UnicodeDecodeError) as error:
+            self._seen = None
+            self._reject(
+                f"[approvals] policy_file: {self._path} cannot be read ({type(error).__name__}); "
+                "put it there, or correct the option"
+            )
+            return
+        self._seen = seen
+        if text == self._text and self._problem is None:
+            return
+        self._text = text
+        try:
+            self._current = parse_policy_file(text, name=self._path.name)
+        except PolicyError as error:
+            self._reject(str(error))
+            return
+        self._problem = None
+        log.info("policy file %s is in force, digest %s", self._path, self._current.digest)
+
+    def _read(self, size: int) -> str:
+        if size > MAX_POLICY_BYTES:
+            raise OSError(f"larger than {MAX_POLICY_BYTES} bytes")
+        return self._path.read_text(encoding="utf-8")
+
+    def _reject(self, problem: str) -> None:
+        if problem != self._problem:
+            kept = "the one before stays in force" if self._current else "there is none in force"
+            log.error("%s (%s)", problem, kept)
+        self._problem = problem
+
+
+def build_service(settings: Settings) -> Service:
+    """Return the service on Airflow's metadata database; raise `ConfigurationError` if it cannot be built."""
+    from airflow_approvals.keys import load_signer
+    from airflow_approvals.store.engine import open_engine
+    from airflow_approvals.store.origins import AirflowOrigins
+    from airflow_approvals.store.sql import SqlStore
+
+    url, connect_args = _metadata_database()
+    engine = open_engine(url, connect_args)
+    return Service(
+        store=SqlStore(engine),
+        origins=AirflowOrigins(engine),
+        policies=FilePolicySource(Path(settings.policy_file)),
+        signer=load_signer(
+            settings.signing_key,
+            public_key_file=Path(settings.public_key_file) if settings.public_key_file else None,
+            home=settings.home,
+        ),
+    )
+
+
+def build_app() -> FastAPI:
+    """Return the app that Airflow's API server mounts, with Airflow's own users."""
+    from airflow_approvals.web.airflow_users import AirflowUsers
+    from airflow_approvals.web.app import create_app
+
+    settings = read_settings()
+    return create_app(lambda: build_service(settings), settings, AirflowUsers())
+
+
+def _metadata_database() -> tuple[str, dict[str, Any]]:
+    """Return URL and connect arguments of Airflow's metadata database, as Airflow itself reads them."""
+    from airflow.configuration import conf
+
+    connect_args: dict[str, Any] = {}
+    if conf.has_option("database", "sql_alchemy_connect_args"):
+        connect_args = conf.getimport("database", "sql_alchemy_connect_args") or {}
+    return str(conf.get("database", "sql_alchemy_conn")), connect_args
