@@ -51,14 +51,14 @@ class PublicKey:
 
         try:
             self._key.verify_signature(Signature(self.keyid, signature.hex()), data)
+        except KeyUnusableError as error:  # derives from the other one
+            raise VerificationError(
+                f"key {self.keyid} cannot verify anything; get the key from its source again"
+            ) from error
         except UnverifiedSignatureError:
             raise VerificationError(
                 f"the signature is not one of key {self.keyid} over these bytes"
             ) from None
-        except KeyUnusableError as error:
-            raise VerificationError(
-                f"key {self.keyid} cannot verify anything: {type(error).__name__}"
-            ) from error
 
     def to_json(self) -> dict[str, Any]:
         """Return the key as it is published: key id, type, scheme and value, as in The Update Framework."""
@@ -157,10 +157,10 @@ def _check_usable(key: SSlibKey) -> None:
 
     try:
         key.verify_signature(Signature(key.keyid, "00" * 64), b"")
+    except KeyUnusableError as error:  # derives from the other one
+        raise ValueError from error
     except UnverifiedSignatureError:
         return
-    except KeyUnusableError as error:
-        raise ValueError from error
     raise ValueError
 
 
