@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_approvals.core.errors import PolicyError
+from airflow_approvals.core.errors import ApprovalsError, PolicyError
 from airflow_approvals.core.policy import PolicyFile, parse_policy_file
 from airflow_approvals.service import Service
 from airflow_approvals.settings import Settings, read_settings
@@ -91,19 +91,26 @@ def build_service(settings: Settings) -> Service:
     from airflow_approvals.keys import load_signer
     from airflow_approvals.store.engine import open_engine
     from airflow_approvals.store.origins import AirflowOrigins
+    from airflow_approvals.store.schema import check_schema
     from airflow_approvals.store.sql import SqlStore
 
     url, connect_args = _metadata_database()
     engine = open_engine(url, connect_args)
+    try:
+        check_schema(engine)
+        signer = load_signer(
+            settings.signing_key,
+            public_key_file=Path(settings.public_key_file) if settings.public_key_file else None,
+            home=settings.home,
+        )
+    except ApprovalsError:
+        engine.dispose()  # it is tried again with the next call
+        raise
     return Service(
         store=SqlStore(engine),
         origins=AirflowOrigins(engine),
         policies=FilePolicySource(Path(settings.policy_file)),
-        signer=load_signer(
-            settings.signing_key,
-            public_key_file=Path(settings.public_key_file) if settings.public_key_file else None,
-            home=settings.home,
-        ),
+        signer=signer,
     )
 
 
