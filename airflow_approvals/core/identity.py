@@ -15,6 +15,21 @@ UNKNOWN = "unknown"
 """What Airflow writes for the triggering user when it cannot tell."""
 
 
+# Blank on the screen although they count as letters, marks or symbols: Unicode's Default_Ignorable_Code_Point
+# that no category above takes, the Hangul fillers among them, and the empty braille pattern.
+_BLANKS = (
+    (0x034F, 0x034F),
+    (0x115F, 0x1160),
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
+    (0x2800, 0x2800),
+    (0x3164, 0x3164),
+    (0xFE00, 0xFE0F),
+    (0xFFA0, 0xFFA0),
+    (0xE0100, 0xE01EF),
+)
+
+
 def person_named(name: str) -> Person:
     """Return the canonical person behind a login, whatever its case or width.
 
@@ -57,16 +72,15 @@ def _is_known(name: str | None) -> bool:
 
 
 def _folded(name: str) -> str:
-    # Twice: folding case can undo NFKC and the other way round (Unicode 15, section 3.13, D146).
-    folded = name
-    for _ in range(2):
-        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", folded).casefold()).strip()
-    return folded
+    # Folding case can undo NFKC, so it is done again (Unicode 15, 3.13: compatibility caseless).
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()
 
 
 def _is_invisible(character: str) -> bool:
     # Cc control, Cf format (bidi, zero-width), Co private, Cn unassigned, Cs surrogate, Zl and Zp line ends.
-    return unicodedata.category(character) in {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"}
+    return unicodedata.category(character) in {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"} or any(
+        first <= ord(character) <= last for first, last in _BLANKS
+    )
 
 
 def _too_long(length: int) -> str:

@@ -98,7 +98,7 @@ class _Reader:
             def compose_node(self, parent: Any, index: Any) -> Any:
                 event: Any = self.peek_event()  # type: ignore[no-untyped-call]  # not in PyYAML's stubs
                 line = event.start_mark.line + 1
-                if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+                if getattr(event, "anchor", None) is not None:  # of an alias too
                     raise _RefusedError(line, "YAML anchors and aliases are not allowed; write the value out")
                 if self.depth >= MAX_DEPTH:
                     raise _RefusedError(line, f"nested more than {MAX_DEPTH} deep")

@@ -22,6 +22,7 @@ SPELLINGS_OF_ALICE = {
     "no-break space after": "alice\u00a0",
     "full-width": "\uff21\uff2c\uff29\uff23\uff25",
     "mathematical bold": "\U0001d41a\U0001d425\U0001d422\U0001d41c\U0001d41e",
+    "mathematical bold capital": "\U0001d400lice",
     "script l": "a\u2113ice",
 }
 REFUSED_NAMES = {
@@ -36,6 +37,10 @@ REFUSED_NAMES = {
     "soft hyphen": "ali\u00adce",
     "line separator": "ali\u2028ce",
     "surrogate": "ali\ud800ce",
+    "variation selector": "alice\ufe0f",
+    "Hangul filler": "alice\u3164",
+    "grapheme joiner": "ali\u034fce",
+    "empty braille pattern": "alice\u2800",
     "private use": "ali\ue000ce",
     "too long": "a" * 251,
     "too long after folding": "\ufdfa" * 20,

@@ -65,6 +65,10 @@ def test_no_votes_meet_nothing() -> None:
     assert standing().missing == "0 of 2: stewards missing, security missing"
 
 
+def test_no_rules_are_not_met() -> None:
+    assert not Progress(rules=()).is_met
+
+
 def test_two_people_meet_two_rules() -> None:
     met = standing(approve("alice"), approve("carol"))
     assert met.is_met
