@@ -219,6 +219,12 @@ class WorkerLostError(DatasetError):
     type = "worker-lost"
 
 
+class LostWriteError(DatasetError):
+    """A worker was lost at the write, and the destination does not tell whether it was done."""
+
+    type = "lost-write"
+
+
 # --- the auditor must act ------------------------------------------------------------------------------
 
 

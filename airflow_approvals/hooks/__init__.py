@@ -1,0 +1,1 @@
+"""What custom tasks ask with."""

@@ -1,0 +1,1 @@
+"""The operators that ask before they act."""

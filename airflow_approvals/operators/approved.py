@@ -1,0 +1,196 @@
+"""One task that asks, waits, redeems, writes and reports: what export and SQL write have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from airflow_approvals.core.errors import LostWriteError, ReceiptUsedError
+from airflow_approvals.hooks.approvals import ApprovalsHook, dataset_of
+from airflow_approvals.operators.links import ApprovalRequestLink
+from airflow_approvals.operators.reports import read_report
+from airflow_approvals.operators.waiting import (
+    ask,
+    check_on_denied,
+    come_back,
+    find_own_redeemed,
+    is_held_by,
+    refusals_are_final,
+    use_given,
+)
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_approvals.core.model import Action, ApprovalRequest, Evidence
+    from airflow_approvals.hooks.approvals import Redeemed
+
+
+class ApprovedOperator(BaseOperator):
+    """Writes one staged dataset, once, after somebody else has approved exactly its bytes and where they go.
+
+    :param source: path or URI of the staged file or folder.
+    :param justification: why; approvers see it.
+    :param policy: the policy that must apply; the server picks it, another one is an error.
+    :param request_id: the request of a gate upstream; without it this task asks by itself.
+    :param source_conn_id: Airflow connection of an object store.
+    :param format: parquet, csv or jsonl; told by the file name unless given.
+    :param columns: expected names and Arrow types; others are refused before anybody is asked.
+    :param pii_report: the PII report as a dict, or the path or URI of its JSON file.
+    :param links: addresses that approvers may want to look at.
+    :param parameters: anything else that approvers should see; part of what is approved.
+    :param on_denied: `fail`, or `skip_downstream`: this task and all tasks downstream are skipped.
+    """
+
+    template_fields: Sequence[str] = (
+        "source",
+        "justification",
+        "policy",
+        "request_id",
+        "source_conn_id",
+        "pii_report",
+        "links",
+        "parameters",
+    )
+    operator_extra_links = (ApprovalRequestLink(),)
+    ui_color = "#e3f2e1"
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        justification: str = "",
+        policy: str | None = None,
+        request_id: str | None = None,
+        source_conn_id: str | None = None,
+        format: str | None = None,  # the word that users know
+        columns: Mapping[str, str] | None = None,
+        pii_report: dict[str, Any] | str | None = None,
+        links: Sequence[str] = (),
+        parameters: dict[str, Any] | None = None,
+        on_denied: str = "fail",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if format not in (None, "parquet", "csv", "jsonl"):
+            raise ValueError(f"format: expected parquet, csv or jsonl, found {format!r}")
+        check_on_denied(on_denied)
+        self.source = source
+        self.justification = justification
+        self.policy = policy
+        self.request_id = request_id
+        self.source_conn_id = source_conn_id
+        self.format = format
+        self.columns = columns
+        self.pii_report = pii_report
+        self.links = links
+        self.parameters = parameters
+        self.on_denied = on_denied
+
+    # --- what subclasses say ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def action(self) -> Action:
+        """Return what would happen, from the rendered fields alone."""
+
+    @abstractmethod
+    def act(self, context: Context, used: Redeemed) -> dict[str, Any]:
+        """Write exactly what `used` covers, or raise; returns the facts for downstream tasks."""
+
+    @abstractmethod
+    def find_written(self, request: ApprovalRequest) -> dict[str, Any] | None:
+        """Return the facts of a complete write that an earlier try made for `request`, if it is there.
+
+        Raises `LostWriteError` where that cannot be told and a second write would do harm.
+        """
+
+    # --- the way through the gate -------------------------------------------------------------------------
+
+    def execute(self, context: Context) -> Any:
+        hook = ApprovalsHook.of(context)
+        with refusals_are_final():
+            if context["ti"].try_number > 1:
+                written = self._finish_earlier_try(context, hook)
+                if written is not None:
+                    return written
+            if self.request_id is not None:
+                request = use_given(self, context, hook, request_id=self.request_id, on_denied=self.on_denied)
+            else:
+                request = ask(
+                    self,
+                    context,
+                    hook,
+                    action=self.action(),
+                    evidence=self._evidence(hook),
+                    policy=self.policy,
+                    on_denied=self.on_denied,
+                )
+            return self._redeem_and_act(context, hook, request)
+
+    def approvals_resume(self, context: Context, event: dict[str, Any] | None = None) -> Any:
+        """Go on after the wait: Airflow calls this with the trigger's event."""
+        hook = ApprovalsHook.of(context)
+        with refusals_are_final():
+            request = come_back(self, context, hook, event, on_denied=self.on_denied)
+            return self._redeem_and_act(context, hook, request)
+
+    def _redeem_and_act(
+        self, context: Context, hook: ApprovalsHook, request: ApprovalRequest
+    ) -> dict[str, Any]:
+        dataset_of(request)
+        used = hook.redeem(request.id, action=self.action())
+        with hook.reporting(request.id) as report:
+            facts = self.act(context, used)
+            report.digest = facts["sha256"]
+        return {"request_id": request.id, **facts}
+
+    def _evidence(self, hook: ApprovalsHook) -> Evidence:
+        from airflow_approvals.core.model import Evidence
+
+        dataset = hook.snapshot(
+            self.source, conn_id=self.source_conn_id, format=self.format, columns=self.columns
+        )
+        pii = read_report(self.pii_report, conn_id=self.source_conn_id)
+        return Evidence(datasets=(dataset,), pii=pii, links=tuple(self.links))
+
+    def _finish_earlier_try(self, context: Context, hook: ApprovalsHook) -> dict[str, Any] | None:
+        """Report what an earlier try could not: a worker killed after its write must not write twice."""
+        request = self._find_unreported(context, hook)
+        if request is None or is_held_by(request, hook.ti_id) or not self._is_for(request):
+            return None
+        try:
+            written = self.find_written(request)
+        except LostWriteError as lost:
+            hook.report_outcome(request.id, published=False, detail=str(lost))
+            raise
+        if written is not None:
+            self.log.info("An earlier try has written everything for request %s; reporting it", request.id)
+            hook.report_outcome(
+                request.id, published=True, digest=written["sha256"], detail="found complete by a later try"
+            )
+            return {"request_id": request.id, **written}
+        if self.request_id is None:
+            return None  # asking anew closes it
+        hook.report_outcome(request.id, published=False, detail="an earlier try redeemed it and left nothing")
+        raise ReceiptUsedError(
+            f"request {request.id}: an earlier try of this task used its receipt up and wrote nothing; "
+            "clear the gate upstream to ask anew"
+        )
+
+    def _find_unreported(self, context: Context, hook: ApprovalsHook) -> ApprovalRequest | None:
+        if self.request_id is None:
+            return find_own_redeemed(hook, context)
+        from airflow_approvals.core.model import State
+
+        request = hook.get_request(self.request_id) if self.request_id.strip() not in ("", "None") else None
+        return request if request is not None and request.state is State.REDEEMED else None
+
+    def _is_for(self, request: ApprovalRequest) -> bool:
+        from airflow_approvals.core.model import digest_of_action
+
+        action = replace(self.action(), justification=request.action.justification)
+        return digest_of_action(action, request.evidence) == request.action_digest

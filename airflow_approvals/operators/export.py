@@ -1,0 +1,99 @@
+"""The export: exactly the approved bytes appear at the destination, or nothing does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_approvals.operators.approved import ApprovedOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_approvals.core.model import Action, ApprovalRequest
+    from airflow_approvals.hooks.approvals import Redeemed
+
+_OWN_PARAMETERS = frozenset({"overwrite", "destination_conn_id"})
+
+
+class ApprovedExportOperator(ApprovedOperator):
+    """Request, wait, redeem and publish in one task: copies a staged file or folder to `destination`.
+
+    The bytes are hashed while they are copied and appear at once, complete. Returns `request_id`,
+    `destination`, `sha256`, `size` and `rows`. A gate upstream whose request is to be used (`request_id`)
+    names the same source, destination and parameters, `overwrite` and `destination_conn_id` included where
+    they are set here.
+
+    :param destination: path or URI that appears.
+    :param destination_conn_id: Airflow connection of an object store.
+    :param overwrite: replace what is there; otherwise it is kept, and the export fails.
+    """
+
+    template_fields: Sequence[str] = (*ApprovedOperator.template_fields, "destination", "destination_conn_id")
+
+    def __init__(
+        self,
+        *,
+        destination: str,
+        destination_conn_id: str | None = None,
+        overwrite: bool = False,
+        parameters: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(parameters=parameters, **kwargs)
+        if isinstance(parameters, dict) and (taken := _OWN_PARAMETERS & parameters.keys()):
+            raise ValueError(f"parameters: {', '.join(sorted(taken))} is an argument of its own")
+        self.destination = destination
+        self.destination_conn_id = destination_conn_id
+        self.overwrite = overwrite
+
+    def action(self) -> Action:
+        from airflow_approvals.core.model import Action
+
+        parameters = dict(self.parameters or {})
+        if self.overwrite:
+            parameters["overwrite"] = True
+        if self.destination_conn_id is not None:
+            parameters["destination_conn_id"] = self.destination_conn_id
+        return Action(
+            kind="export",
+            source=self.source,
+            destination=self.destination,
+            parameters=parameters or None,
+            justification=self.justification,
+        )
+
+    def act(self, context: Context, used: Redeemed) -> dict[str, Any]:
+        from airflow_approvals.staging.publish import publish
+
+        published = publish(
+            self.source,
+            self.destination,
+            expected=used.snapshot,
+            source_conn_id=self.source_conn_id,
+            destination_conn_id=self.destination_conn_id,
+            overwrite=self.overwrite,
+        )
+        self.log.info(
+            "Published %s (%d bytes, sha256 %s)", self.destination, published.size, published.sha256
+        )
+        return self._facts(used.request)
+
+    def find_written(self, request: ApprovalRequest) -> dict[str, Any] | None:
+        from airflow_approvals.staging.publish import verify_published
+
+        if len(request.evidence.datasets) != 1:
+            return None
+        approved = request.evidence.datasets[0]
+        if not verify_published(self.destination, approved, conn_id=self.destination_conn_id):
+            return None
+        return self._facts(request)
+
+    def _facts(self, request: ApprovalRequest) -> dict[str, Any]:
+        approved = request.evidence.datasets[0]
+        return {
+            "destination": self.destination,
+            "sha256": approved.sha256,
+            "size": approved.size,
+            "rows": approved.rows,
+        }

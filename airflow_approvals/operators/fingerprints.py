@@ -1,0 +1,133 @@
+"""What a foreign task would do, as digests: its operator, arguments, rendered fields and code.
+
+Approvers are shown digests because the values may hold data; a value that changes while people think changes
+its digest, and the approval no longer fits.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from enum import Enum
+from functools import cache
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from airflow_approvals.core.canonical import digest_of, sha256_hex
+from airflow_approvals.core.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator, XComArg
+
+_SAFE_INTEGER = 2**53
+
+
+def describe_task(operator: BaseOperator, *, fields: Iterable[str], show: Iterable[str]) -> dict[str, Any]:
+    """Return what binds an approval to this task; raise `InvalidRequestError` naming what has no digest.
+
+    `fields` are the rendered template fields of the operator itself; the constructor's other arguments, where
+    they are not Airflow's own (retries, pools, ...), are told as `arguments`. (`kwargs_to_upstream` is how a
+    `@task` hands its arguments on, before they are rendered.)
+    """
+    rendered = tuple(fields)
+    given: Mapping[str, Any] = getattr(operator, "_BaseOperator__init_kwargs", {})
+    arguments = sorted(given.keys() - set(rendered) - _airflow_arguments() - {"kwargs_to_upstream"})
+    cls = type(operator)
+    return {
+        "operator": f"{cls.__module__}.{cls.__qualname__}",
+        "fields": {name: digest_of_value(getattr(operator, name, None), name) for name in rendered},
+        "arguments": {name: digest_of_value(given[name], name) for name in arguments},
+        "shown": {name: plain(getattr(operator, name, None), name) for name in show},
+    }
+
+
+def digest_of_value(value: Any, name: str) -> str:
+    """Return the SHA-256 of the canonical JSON of `value`; `name` says where it stands."""
+    return digest_of(plain(value, name))
+
+
+def plain(value: Any, name: str) -> Any:
+    """Return `value` as JSON, the same in every process, or raise `InvalidRequestError` naming `name`."""
+    if value is None or (isinstance(value, (str, bool)) and not isinstance(value, Enum)):
+        return value
+    if isinstance(value, _xcom_argument()):
+        # Outside of template fields Airflow never resolves it, so it brings no content along.
+        return {"xcoms": [[operator.task_id, key] for operator, key in value.iter_references()]}
+    for kinds, told in _PLAIN:
+        if isinstance(value, kinds):
+            return told(value, name)
+    if callable(value):
+        return {"code": _digest_of_code(value, name)}
+    raise InvalidRequestError(
+        f"argument {name}: a {type(value).__module__}.{type(value).__qualname__} has no digest, so nobody "
+        "could approve exactly it; pass text, numbers, times, lists or dicts"
+    )
+
+
+def _number(value: int | float, name: str) -> Any:
+    # RFC 8785 knows doubles: larger integers are told exactly, as text.
+    if isinstance(value, int) and abs(value) >= _SAFE_INTEGER:
+        return {"integer": str(int(value))}
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return {"float": repr(value)}
+    return value
+
+
+def _dict(value: Mapping[Any, Any], name: str) -> dict[str, Any]:
+    for key in value:
+        if not isinstance(key, str):
+            raise InvalidRequestError(
+                f"argument {name}: its keys must be text to have a digest, found a {type(key).__name__}"
+            )
+    return {str(key): plain(each, f"{name}.{key}") for key, each in value.items()}
+
+
+def _list(value: Iterable[Any], name: str) -> list[Any]:
+    return [plain(each, f"{name}[{index}]") for index, each in enumerate(value)]
+
+
+def _set(value: Iterable[Any], name: str) -> dict[str, Any]:
+    return {"set": sorted(digest_of_value(each, name) for each in value)}
+
+
+_PLAIN: tuple[tuple[Any, Any], ...] = (
+    (Enum, lambda value, name: plain(value.value, name)),
+    ((int, float), _number),
+    (Mapping, _dict),
+    ((bytes, bytearray), lambda value, name: {"sha256": sha256_hex(bytes(value))}),
+    (
+        Sequence,
+        _list,
+    ),  # Airflow's lazy sequences of XComs too; no data frame, whose items are not its content
+    ((set, frozenset), _set),
+    ((datetime, date, time), lambda value, name: value.isoformat()),
+    (timedelta, lambda value, name: {"seconds": str(value.total_seconds())}),
+    ((PurePath, UUID), lambda value, name: str(value)),
+)
+
+
+def _digest_of_code(function: Any, name: str) -> str:
+    """Return the digest of a function's source; a deployment may change it while people think."""
+    try:
+        return sha256_hex(inspect.getsource(inspect.unwrap(function)).encode())
+    except (OSError, TypeError):
+        raise InvalidRequestError(
+            f"argument {name}: its source cannot be read, so nobody could approve exactly it; "
+            "pass a function from a file"
+        ) from None
+
+
+@cache
+def _airflow_arguments() -> frozenset[str]:
+    from airflow.sdk import BaseOperator
+
+    return frozenset(inspect.signature(BaseOperator.__init__).parameters) | {"default_args"}
+
+
+@cache
+def _xcom_argument() -> type[XComArg]:
+    from airflow.sdk import XComArg
+
+    return XComArg

@@ -1,0 +1,128 @@
+"""A gate of its own in front of the task that writes; the write still redeems what the gate got approved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from airflow_approvals.hooks.approvals import ApprovalsHook
+from airflow_approvals.operators.links import ApprovalRequestLink
+from airflow_approvals.operators.reports import read_report
+from airflow_approvals.operators.waiting import ask, check_on_denied, come_back, refusals_are_final
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_approvals.core.model import Action, Evidence, Snapshot
+
+
+class ApprovalGateOperator(BaseOperator):
+    """Asks for one action, waits without a worker slot, and returns the id of the approved request.
+
+    The gate protects nothing by itself: hand its result to the task that acts, as `request_id="{{
+    ti.xcom_pull('gate') }}"`, or as `hook.redeemed(request_id, ...)` in a task of your own. A gate that was
+    marked successful returns no request, and the task that acts refuses.
+
+    :param kind: export, write, delete, grant, rotate_key, or a word of your own.
+    :param source: the staged dataset, if data moves: it is read once, and its digest is what is approved.
+    :param destination: where it goes, or what is acted upon, as a URI.
+    :param parameters: what else is to be approved; the task that acts names the same.
+
+    The others are those of `ApprovedExportOperator`.
+    """
+
+    template_fields: Sequence[str] = (
+        "kind",
+        "source",
+        "destination",
+        "parameters",
+        "justification",
+        "policy",
+        "source_conn_id",
+        "pii_report",
+        "links",
+    )
+    operator_extra_links = (ApprovalRequestLink(),)
+    ui_color = "#fdf3d8"
+
+    def __init__(
+        self,
+        *,
+        kind: str,
+        source: str | None = None,
+        destination: str | None = None,
+        parameters: dict[str, Any] | None = None,
+        justification: str = "",
+        policy: str | None = None,
+        source_conn_id: str | None = None,
+        format: str | None = None,  # the word that users know
+        columns: Mapping[str, str] | None = None,
+        pii_report: dict[str, Any] | str | None = None,
+        links: Sequence[str] = (),
+        on_denied: str = "fail",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not kind:
+            raise ValueError("kind: expected a word for what would happen, found none")
+        if source is None and (format is not None or columns is not None or source_conn_id is not None):
+            raise ValueError("format, columns and source_conn_id describe a source, and there is none")
+        check_on_denied(on_denied)
+        self.kind = kind
+        self.source = source
+        self.destination = destination
+        self.parameters = parameters
+        self.justification = justification
+        self.policy = policy
+        self.source_conn_id = source_conn_id
+        self.format = format
+        self.columns = columns
+        self.pii_report = pii_report
+        self.links = links
+        self.on_denied = on_denied
+
+    def execute(self, context: Context) -> str:
+        hook = ApprovalsHook.of(context)
+        with refusals_are_final():
+            request = ask(
+                self,
+                context,
+                hook,
+                action=self._action(),
+                evidence=self._evidence(hook),
+                policy=self.policy,
+                on_denied=self.on_denied,
+            )
+        return request.id
+
+    def approvals_resume(self, context: Context, event: dict[str, Any] | None = None) -> str:
+        """Go on after the wait: Airflow calls this with the trigger's event."""
+        with refusals_are_final():
+            hook = ApprovalsHook.of(context)
+            return come_back(self, context, hook, event, on_denied=self.on_denied).id
+
+    def _action(self) -> Action:
+        from airflow_approvals.core.model import Action
+
+        return Action(
+            kind=self.kind,
+            source=self.source,
+            destination=self.destination,
+            parameters=self.parameters or None,
+            justification=self.justification,
+        )
+
+    def _evidence(self, hook: ApprovalsHook) -> Evidence:
+        from airflow_approvals.core.model import Evidence
+
+        datasets: tuple[Snapshot, ...] = ()
+        if self.source is not None:
+            datasets = (
+                hook.snapshot(
+                    self.source, conn_id=self.source_conn_id, format=self.format, columns=self.columns
+                ),
+            )
+        pii = read_report(self.pii_report, conn_id=self.source_conn_id)
+        return Evidence(datasets=datasets, pii=pii, links=tuple(self.links))

@@ -1,0 +1,238 @@
+"""`gated(...)`: the same task as before, which asks before it acts.
+
+The task's class is exchanged for a subclass of the same name, so that dependencies, mapping, serialisation
+and the UI stay as they are. What is approved is the task as it is rendered: operator, arguments, fields and
+code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from airflow.sdk import BaseOperator, XComArg
+from airflow.sdk.bases.decorator import _TaskDecorator
+from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR
+from airflow.sdk.definitions.mappedoperator import MappedOperator, OperatorPartial
+
+from airflow_approvals.operators.approved import ApprovedOperator
+from airflow_approvals.operators.gate import ApprovalGateOperator
+from airflow_approvals.operators.gated_task import GATE_FIELDS, execute, resume, resume_own
+from airflow_approvals.operators.links import ApprovalRequestLink
+from airflow_approvals.operators.waiting import RESUME, check_on_denied
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+Thing = TypeVar("Thing")
+GatedClass = Callable[[type[BaseOperator], Collection[str]], type[BaseOperator]]
+"""Makes the gated subclass of an operator class with these template fields."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What a gated task asks with; the templated ones stand on the class as `approvals_...`."""
+
+    own_fields: tuple[str, ...]  # template fields of the task itself
+    show: tuple[str, ...]
+    on_denied: str
+
+
+@overload
+def gated(
+    thing: None = None,
+    *,
+    policy: str | None = None,
+    kind: str = "write",
+    source: str | XComArg | None = None,
+    destination: str | XComArg | None = None,
+    source_conn_id: str | None = None,
+    parameters: dict[str, Any] | None = None,
+    justification: str = "",
+    show: Sequence[str] = (),
+    on_denied: str = "fail",
+) -> Callable[[Thing], Thing]: ...
+
+
+@overload
+def gated(
+    thing: Thing,
+    *,
+    policy: str | None = None,
+    kind: str = "write",
+    source: str | XComArg | None = None,
+    destination: str | XComArg | None = None,
+    source_conn_id: str | None = None,
+    parameters: dict[str, Any] | None = None,
+    justification: str = "",
+    show: Sequence[str] = (),
+    on_denied: str = "fail",
+) -> Thing: ...
+
+
+def gated(
+    thing: Any = None,
+    *,
+    policy: str | None = None,
+    kind: str = "write",
+    source: str | XComArg | None = None,
+    destination: str | XComArg | None = None,
+    source_conn_id: str | None = None,
+    parameters: dict[str, Any] | None = None,
+    justification: str = "",
+    show: Sequence[str] = (),
+    on_denied: str = "fail",
+) -> Any:
+    """Return `thing` so that it asks before it acts, with the same task id, class name and dependencies.
+
+    `thing` is an operator, a mapped one (`.expand`, `.expand_kwargs`), `Operator.partial(...)`, a `@task`
+    function or its result. As a decorator it stands above `@task`. With `source`, the dataset is read when
+    asking and again right before the task acts. `show` names fields whose rendered values approvers see; of
+    all others they see that they do not change. Raises `ValueError` or `TypeError` for what cannot be gated.
+    """
+    check_on_denied(on_denied)
+    if not kind:
+        raise ValueError("kind: expected a word for what the task does, found none")
+    if isinstance(parameters, Mapping) and "task" in parameters:
+        raise ValueError("parameters: 'task' is where the digests of the task stand; choose another word")
+    if source is None and source_conn_id is not None:
+        raise ValueError("source_conn_id belongs to a source, and there is none")
+    fields = {
+        "approvals_policy": policy,
+        "approvals_kind": kind,
+        "approvals_source": source,
+        "approvals_destination": destination,
+        "approvals_source_conn_id": source_conn_id,
+        "approvals_parameters": parameters,
+        "approvals_justification": justification,
+    }
+
+    def gate(task: Any) -> Any:
+        return _gate(task, lambda cls, own: _gated_class(cls, tuple(own), fields, tuple(show), on_denied))
+
+    return gate if thing is None else gate(thing)
+
+
+def _gate(thing: Any, gated_class: GatedClass) -> Any:
+    if isinstance(thing, XComArg):
+        operators = {id(operator): operator for operator, _ in thing.iter_references()}
+        if len(operators) != 1 or not hasattr(thing, "operator"):
+            raise ValueError("gated: this is made from other tasks' results; gate the task that acts itself")
+        _gate(thing.operator, gated_class)
+    elif isinstance(thing, BaseOperator):
+        _gate_operator(thing, gated_class(type(thing), thing.template_fields))
+    elif isinstance(thing, MappedOperator):
+        _gate_mapped(thing, gated_class(thing.operator_class, thing.template_fields))
+    elif isinstance(thing, OperatorPartial):
+        thing.operator_class = gated_class(thing.operator_class, thing.operator_class.template_fields)
+    elif isinstance(thing, _TaskDecorator):
+        return _gate_decorator(thing, gated_class(thing.operator_class, thing.operator_class.template_fields))
+    else:
+        raise TypeError(
+            f"gated: expected an operator, a mapped one or a @task, found {type(thing).__name__}; "
+            "as a decorator it stands above @task"
+        )
+    return thing
+
+
+def _gate_operator(operator: BaseOperator, cls: type[BaseOperator]) -> None:
+    object.__setattr__(operator, "__class__", cls)
+    for name, fixed in (("start_from_trigger", False), ("template_fields", cls.template_fields)):
+        if name in vars(operator):  # set by the constructor, in front of the class
+            object.__setattr__(operator, name, fixed)
+    _depend_on_fields(operator, cls)
+
+
+def _gate_mapped(mapped: MappedOperator, cls: type[BaseOperator]) -> None:
+    mapped.operator_class = cls
+    mapped.template_fields = cls.template_fields
+    mapped.operator_extra_links = cls.operator_extra_links
+    mapped.start_from_trigger = False
+    _depend_on_fields(mapped, cls)
+
+
+def _gate_decorator(decorator: Any, cls: type[BaseOperator]) -> Any:
+    """Return a copy of the `@task` that makes gated tasks; the plain one stays what it is."""
+    import attrs
+
+    made = attrs.evolve(decorator, operator_class=cls)
+    for name in ("is_setup", "is_teardown", "on_failure_fail_dagrun"):
+        setattr(made, name, getattr(decorator, name))
+    return made
+
+
+def _depend_on_fields(operator: Any, cls: type[BaseOperator]) -> None:
+    for name in GATE_FIELDS:
+        XComArg.apply_upstream_relationship(operator, getattr(cls, name))
+
+
+def _gated_class(
+    base: type[BaseOperator],
+    own_fields: tuple[str, ...],
+    fields: dict[str, Any],
+    show: tuple[str, ...],
+    on_denied: str,
+) -> type[BaseOperator]:
+    """Return a subclass of `base` that asks first, and is called the same."""
+    _check_can_be_gated(base)
+    if unknown := [name for name in show if name not in own_fields]:
+        raise ValueError(
+            f"gated: show names {', '.join(unknown)}, which {base.__name__} does not render; it renders "
+            f"{', '.join(own_fields) or 'nothing'}"
+        )
+    terms = Terms(own_fields=own_fields, show=show, on_denied=on_denied)
+
+    def execute_gated(self: Any, context: Context) -> Any:
+        return execute(self, context, super(cls, self).execute)
+
+    def approvals_resume(self: Any, context: Context, event: dict[str, Any] | None = None) -> Any:
+        return resume(self, context, event, super(cls, self).execute)
+
+    def resume_execution(
+        self: Any, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> Any:
+        if next_method == RESUME:
+            return super(cls, self).resume_execution(next_method, next_kwargs, context)
+        failed = next_method == TRIGGER_FAIL_REPR
+        # Airflow's own method only raises then; an operator's could do something else.
+        go_on = partial(BaseOperator.resume_execution, self) if failed else super(cls, self).resume_execution
+        return resume_own(self, context, lambda: go_on(next_method, next_kwargs, context), failed=failed)
+
+    namespace = {
+        "__module__": base.__module__,
+        "__qualname__": base.__qualname__,
+        "__doc__": base.__doc__,
+        **fields,
+        "approvals_terms": terms,
+        "template_fields": (*own_fields, *GATE_FIELDS),
+        "operator_extra_links": _links(base),
+        "start_from_trigger": False,  # it would start in the triggerer, where nobody has been asked
+        "execute": execute_gated,
+        RESUME: approvals_resume,
+        "resume_execution": resume_execution,
+    }
+    make_class: Any = type(base)  # Airflow's metaclass; no mixin, so that constructors stay as they are
+    cls: type[BaseOperator] = make_class(base.__name__, (base,), namespace)
+    return cls
+
+
+def _check_can_be_gated(base: type[BaseOperator]) -> None:
+    from airflow.providers.standard.operators.empty import EmptyOperator
+
+    if hasattr(base, "approvals_terms"):
+        raise ValueError("gated: this task is gated already; one gate is enough")
+    if issubclass(base, (ApprovedOperator, ApprovalGateOperator)):
+        raise TypeError(f"gated: {base.__name__} asks by itself; give it the arguments")
+    if issubclass(base, EmptyOperator):
+        raise TypeError(
+            "gated: an EmptyOperator is never run; use ApprovalGateOperator for a gate of its own"
+        )
+
+
+def _links(base: type[BaseOperator]) -> Any:
+    links = base.operator_extra_links
+    if isinstance(links, property):  # some operators make them per instance
+        return property(lambda self: (*links.__get__(self), ApprovalRequestLink()))
+    return (*links, ApprovalRequestLink())

@@ -1,0 +1,113 @@
+"""What a gated task does at run time: ask, wait, redeem, let the operator act, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from airflow_approvals.core.errors import NotApprovedError
+from airflow_approvals.operators.fingerprints import describe_task
+from airflow_approvals.operators.waiting import (
+    ask,
+    come_back,
+    is_held_by,
+    refusals_are_final,
+    request_id_of,
+)
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator, Context
+
+    from airflow_approvals.core.model import Action, ApprovalRequest, Evidence
+    from airflow_approvals.hooks.approvals import ApprovalsHook
+
+GATE_FIELDS = (
+    "approvals_policy",
+    "approvals_kind",
+    "approvals_source",
+    "approvals_destination",
+    "approvals_source_conn_id",
+    "approvals_parameters",
+    "approvals_justification",
+)
+"""Template fields that a gated task has beside its own."""
+
+
+def execute(task: Any, context: Context, act: Callable[[Context], Any]) -> Any:
+    """Ask, and act once it is approved; until then, defer."""
+    hook = _hook(context)
+    with refusals_are_final():
+        action, evidence = _action(task), _evidence(task, hook)
+        request = ask(
+            task,
+            context,
+            hook,
+            action=action,
+            evidence=evidence,
+            policy=task.approvals_policy,
+            on_denied=task.approvals_terms.on_denied,
+        )
+        hook.redeem(request.id, action=action, evidence=evidence)
+    return _act(hook, request, lambda: act(context))
+
+
+def resume(task: Any, context: Context, event: dict[str, Any] | None, act: Callable[[Context], Any]) -> Any:
+    """Act after the wait, if the task and its source still are what was approved."""
+    hook = _hook(context)
+    with refusals_are_final():
+        request = come_back(task, context, hook, event, on_denied=task.approvals_terms.on_denied)
+        # A foreign operator reads its source by itself: read it again, as late as can be.
+        hook.redeem(request.id, action=_action(task), evidence=_evidence(task, hook))
+    return _act(hook, request, lambda: act(context))
+
+
+def resume_own(task: BaseOperator, context: Context, go_on: Callable[[], Any], *, failed: bool) -> Any:
+    """Let the operator go on after a defer of its own, if this very try has redeemed; nothing else gets here.
+
+    `failed` says that Airflow resumes the task only to fail it.
+    """
+    hook = _hook(context)
+    with refusals_are_final():
+        request_id = request_id_of(context)
+        request = hook.get_request(request_id) if request_id else None
+        if (request is None or not is_held_by(request, hook.ti_id)) and not failed:
+            raise NotApprovedError(
+                f"task {task.task_id}: it was resumed by its own trigger, but this try has redeemed no "
+                "approval; nothing was done; clear it to ask"
+            )
+    if request is None or not is_held_by(request, hook.ti_id):
+        return go_on()
+    return _act(hook, request, go_on)
+
+
+def _act(hook: ApprovalsHook, request: ApprovalRequest, act: Callable[[], Any]) -> Any:
+    with hook.reporting(request.id):
+        return act()
+
+
+def _hook(context: Context) -> ApprovalsHook:
+    from airflow_approvals.hooks.approvals import ApprovalsHook
+
+    return ApprovalsHook.of(context)
+
+
+def _action(task: Any) -> Action:
+    from airflow_approvals.core.model import Action
+
+    terms = task.approvals_terms
+    told = describe_task(task, fields=terms.own_fields, show=terms.show)
+    return Action(
+        kind=task.approvals_kind,
+        source=task.approvals_source,
+        destination=task.approvals_destination,
+        parameters={**(task.approvals_parameters or {}), "task": {"task_id": task.task_id, **told}},
+        justification=task.approvals_justification,
+    )
+
+
+def _evidence(task: Any, hook: ApprovalsHook) -> Evidence:
+    from airflow_approvals.core.model import Evidence
+
+    if task.approvals_source is None:
+        return Evidence()
+    return Evidence(datasets=(hook.snapshot(task.approvals_source, conn_id=task.approvals_source_conn_id),))

@@ -1,0 +1,62 @@
+"""The trigger: waits in the triggerer for the decision on one request, and tells the task which it is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+HOLD_BACK = 5.0
+"""Seconds that a defer must be old before it may end.
+
+Airflow 3.3.2 can fail a task whose trigger fires before the scheduler has read the executor's event of the
+defer (apache/airflow #67287, #71580, #72716).
+"""
+
+
+class ApprovalTrigger(BaseTrigger):
+    """Fires once, when the request is no longer pending; trouble with the connection is never a decision.
+
+    All triggers of one triggerer process and server share one long-poll. The event repeats everything that
+    the task resumes with, because `dag.test()` drops what was handed to `defer`.
+    """
+
+    def __init__(
+        self, request_id: str, base_url: str, deferred_at: float, hold_back: float = HOLD_BACK
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's triggers are untyped
+        self.request_id = request_id
+        self.base_url = base_url
+        self.deferred_at = deferred_at  # seconds since the epoch, by the worker's clock
+        self.hold_back = hold_back
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return (
+            "airflow_approvals.triggers.approval.ApprovalTrigger",
+            {
+                "request_id": self.request_id,
+                "base_url": self.base_url,
+                "deferred_at": self.deferred_at,
+                "hold_back": self.hold_back,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        from airflow_approvals.client.watch import wait_for_decision
+        from airflow_approvals.settings import read_settings
+
+        request = await wait_for_decision(self.request_id, base_url=self.base_url, settings=read_settings())
+        # Clocks may differ: wait for at most the whole hold-back, whatever they say.
+        age = time.time() - self.deferred_at
+        if age < self.hold_back:
+            await asyncio.sleep(min(self.hold_back - age, self.hold_back))
+        yield TriggerEvent(  # type: ignore[no-untyped-call]  # Airflow's triggers are untyped
+            {
+                "request_id": request.id,
+                "state": str(request.state),
+                "because": request.decided_because,
+            }
+        )
