@@ -15,7 +15,7 @@ from airflow_approvals.core.errors import (
     RequestNotFoundError,
     TaskInstanceRefusedError,
 )
-from airflow_approvals.core.gate import ADMINS
+from airflow_approvals.core.policy import ADMINS
 from airflow_approvals.core.model import ApprovalRequest, Person
 from airflow_approvals.core.policy import PolicyFile
 from airflow_approvals.core.worker_token import WorkerClaims

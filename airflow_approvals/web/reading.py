@@ -23,7 +23,7 @@ from airflow_approvals.web.events import MAX_ENTRIES, event_of
 from airflow_approvals.web.export import export_chunks
 from airflow_approvals.web.ledger import bundle_of, ensure_checkpoint, public_keys
 from airflow_approvals.web.schemas import ExplainBody
-from airflow_approvals.web.views import RequestId, progress_view, request_view
+from airflow_approvals.web.views import RequestId, brief_view, progress_view, request_view
 
 router = APIRouter(route_class=AuthenticatedRoute)
 
@@ -46,8 +46,9 @@ async def list_requests(
     ids: Annotated[list[str], Query(max_length=MAX_PAGE)] = [],  # noqa: B006
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
     offset: Annotated[int, Query(ge=0, le=1_000_000_000)] = 0,
+    brief: bool = False,
 ) -> JSONResponse:
-    """List requests, newest first; `ids` may be repeated or separated by commas."""
+    """List requests, newest first; `ids` may be repeated or separated by commas; `brief`: id, state."""
     wanted = RequestFilter(
         states=tuple(status),
         dag_id=dag_id,
@@ -59,7 +60,7 @@ async def list_requests(
         limit=limit,
         offset=offset,
     )
-    return JSONResponse(await call.backend.run(_list, call, wanted))
+    return JSONResponse(await call.backend.run(_list, call, wanted, brief))
 
 
 @router.get("/requests/{request_id}", responses={200: {"model": ApprovalRequest}})
@@ -162,11 +163,12 @@ def _split(ids: list[str]) -> tuple[str, ...]:
     return found
 
 
-def _list(call: Call, wanted: RequestFilter) -> dict[str, Any]:
+def _list(call: Call, wanted: RequestFilter, brief: bool) -> dict[str, Any]:
     service = call.backend.service
     visible = visibility_of(call.users, call.caller, policy_file_or_none(service.policies))
     page = service.store.list_requests(replace(wanted, visible_to=visible))
-    return {"requests": [request_view(request) for request in page.requests], "total": page.total}
+    view = brief_view if brief else request_view
+    return {"requests": [view(request) for request in page.requests], "total": page.total}
 
 
 def _detail(call: Call, request: ApprovalRequest) -> dict[str, Any]:

@@ -19,6 +19,11 @@ def request_view(request: ApprovalRequest) -> dict[str, Any]:
     return view
 
 
+def brief_view(request: ApprovalRequest) -> dict[str, Any]:
+    """Return what the shared watch of a triggerer needs to know of its many requests."""
+    return {"id": request.id, "state": request.state, "revision": request.revision}
+
+
 def progress_view(progress: Progress | None) -> dict[str, Any] | None:
     """Return how far each rule is met, and what is missing in words."""
     if progress is None:

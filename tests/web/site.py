@@ -1,4 +1,4 @@
-"""A whole site to test against: the app on a real uvicorn server, a database, a policy file, task instances."""
+"""A whole site to test against: the app on a real uvicorn server, a database, a policy file, tasks."""
 
 from __future__ import annotations
 
