@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from airflow_approvals.core.errors import SourceEmptyError, SourceUnreadableError
@@ -18,6 +19,7 @@ from airflow_approvals.staging.locations import ByteSource
 from airflow_approvals.staging.streams import HashedFile, TextFile, unpack
 
 BLOCK = 4 * 1024 * 1024  # bytes parsed at a time; one row must fit
+SHORT = 64 * 1024  # bytes; a first chunk shorter than this is the whole file
 
 
 class CsvPart:
@@ -41,7 +43,7 @@ class CsvPart:
         self.columns = tuple(Column(name=name, type="string") for name in self._header())
         rows = 1  # the header is row 1, as in a spreadsheet
         try:
-            for batch in self._open():
+            for batch in self._open() if self._has_rows() else ():
                 rows += batch.num_rows
                 if batch.num_rows:
                     yield batch
@@ -91,6 +93,17 @@ class CsvPart:
                     f"{self._name}: columns {names.index(name) + 1} and {position + 1} have the same name"
                 )
         return names
+
+    def _has_rows(self) -> bool:
+        """Arrow takes a header without a line end for an error, not for an empty file."""
+        start = self._text.peek_start()
+        if len(start) >= SHORT:
+            return True
+        lines = csv.reader(io.StringIO(start.decode(errors="ignore"), newline=""))
+        try:
+            return sum(1 for _ in islice(filter(None, lines), 2)) > 1
+        except csv.Error:
+            return True
 
     def _refuse_row(self, row: Any) -> str:
         self._bad_row = row

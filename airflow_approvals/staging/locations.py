@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from airflow_approvals.core.errors import (
+    ConfigurationError,
     InvalidRequestError,
     SourceChangedError,
     SourceMissingError,
@@ -172,7 +173,13 @@ class ObjectLocation:
         self.uri = uri
         self.scheme: str = path.protocol
         self.key = str(path.path).rstrip("/")  # bucket/key, as the store's file system writes it
-        self.fs: Any = path.fs
+        try:
+            self.fs: Any = path.fs
+        except (ValueError, ImportError) as error:
+            raise ConfigurationError(
+                f"{uri}: Airflow knows no storage named {path.protocol!r}; install its provider, with the extra "
+                "that brings its fsspec file system"
+            ) from error
 
     def list_parts(self) -> Listing:
         self.fs.invalidate_cache()  # fsspec remembers listings; a changed source must be seen

@@ -73,8 +73,10 @@ class ParquetPart:
         schema = reader.schema_arrow
         self.columns = tuple(Column(name=f.name, type=str(f.type), nullable=f.nullable) for f in schema)
         self._check_names()
+        self._check_counts(reader.metadata)
         rows = 0
         for batch in reader.iter_batches(batch_size=_rows_per_batch(reader.metadata), use_threads=False):
+            batch.validate(full=True)  # Arrow takes any bytes for text until asked
             rows += batch.num_rows
             if batch.num_rows:
                 yield batch
@@ -95,6 +97,20 @@ class ParquetPart:
         if int.from_bytes(end[:4], "little") > FOOTER_LIMIT:
             raise SourceUnreadableError(f"{self._name}: its footer is larger than {FOOTER_LIMIT} bytes")
         file.seek(0)
+
+    def _check_counts(self, metadata: Any) -> None:
+        """Refuse a footer whose three row counts differ: readers differ in which they believe."""
+        groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+        agreed = metadata.num_rows == sum(group.num_rows for group in groups)
+        for index in range(metadata.num_columns):
+            repeated = metadata.schema.column(index).max_repetition_level > 0
+            for group in groups:
+                values = group.column(index).num_values
+                agreed &= values >= group.num_rows if repeated else values == group.num_rows
+        if not agreed:
+            raise SourceUnreadableError(
+                f"{self._name}: the footer contradicts itself about the number of rows"
+            )
 
     def _check_names(self) -> None:
         names = [column.name for column in self.columns]

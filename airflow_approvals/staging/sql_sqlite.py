@@ -68,7 +68,8 @@ class SqliteLoader:
                 connection.execute("ROLLBACK")
             connection.isolation_level = level
         raise DestinationError(
-            f"{quoted(*self._table)}: the database refused ({reason}); it is as it was before; see its constraints"
+            f"{quoted(*self._table)}: the database refused ({reason}); "
+            "it is as it was before; see its constraints"
         )
 
     def find_columns(self, table: tuple[str, ...]) -> tuple[TargetColumn, ...]:
