@@ -15,9 +15,8 @@ from airflow_approvals.core.errors import (
     RequestNotFoundError,
     TaskInstanceRefusedError,
 )
-from airflow_approvals.core.policy import ADMINS
 from airflow_approvals.core.model import ApprovalRequest, Person
-from airflow_approvals.core.policy import PolicyFile
+from airflow_approvals.core.policy import ADMINS, PolicyFile
 from airflow_approvals.core.worker_token import WorkerClaims
 from airflow_approvals.ports import Visibility
 

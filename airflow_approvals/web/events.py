@@ -44,10 +44,14 @@ class EventHub:
             self._poller = asyncio.create_task(self._poll())
         return ticket
 
-    async def wait(self, ticket: asyncio.Future[None], seconds: float) -> None:
-        """Return when `ticket` completes, or after `seconds`."""
+    async def wait(
+        self, ticket: asyncio.Future[None], seconds: float, *, hung_up: asyncio.Future[None]
+    ) -> None:
+        """Return when `ticket` completes, after `seconds`, or when the caller has hung up."""
         try:
-            await asyncio.wait([ticket], timeout=max(0.0, seconds))
+            await asyncio.wait(
+                {ticket, hung_up}, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED
+            )
         finally:
             self.give_back(ticket)
 

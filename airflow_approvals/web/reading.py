@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from airflow_approvals import __version__
@@ -72,6 +73,7 @@ async def get_request(call: ThisCall, request_id: RequestId) -> JSONResponse:
 
 @router.get("/events")
 async def events(
+    request: Request,
     call: ThisCall,
     after: Annotated[int, Query(ge=-1, le=1 << 62)] = -1,
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT)] = 0.0,
@@ -81,14 +83,18 @@ async def events(
     `next` smaller than `after` says that the ledger is shorter than the caller knew it: it was restored.
     """
     hub, deadline = call.backend.events, time.monotonic() + wait
-    while True:
-        ticket = hub.ticket(after)
-        found = await call.backend.run(_entries, call, after)
-        left = deadline - time.monotonic()
-        if found["entries"] or found["next"] != after or left <= 0:
-            hub.give_back(ticket)
-            return JSONResponse(found)
-        await hub.wait(ticket, left)
+    hung_up = asyncio.create_task(_hung_up(request))
+    try:
+        while True:
+            ticket = hub.ticket(after)
+            found = await call.backend.run(_entries, call, after)
+            left = deadline - time.monotonic()
+            if found["entries"] or found["next"] != after or left <= 0 or hung_up.done():
+                hub.give_back(ticket)
+                return JSONResponse(found)
+            await hub.wait(ticket, left, hung_up=hung_up)
+    finally:
+        hung_up.cancel()
 
 
 @router.get("/ledger/checkpoint")
@@ -181,6 +187,11 @@ def _detail(call: Call, request: ApprovalRequest) -> dict[str, Any]:
         "progress": progress_view(progress),
         "receipt": bundle_of(service, request, call.backend.settings.ledger_origin, now=now()),
     }
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _entries(call: Call, after: int) -> dict[str, Any]:
