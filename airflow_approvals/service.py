@@ -1,4 +1,4 @@
-"""The use cases: open, vote, ask, answer, cancel, revoke, redeem, report, expire. The only writer of requests.
+"""The use cases: open, vote, ask, answer, cancel, revoke, redeem, report, expire.
 
 Every change is one transaction with its ledger entry, and every refused attempt is an entry of its own. The
 service has no clock and makes no ids: callers pass `now` and `request_id`.
@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from airflow_approvals.core import gate, policy as policies, progress, receipt
+from airflow_approvals.core import gate, progress, receipt
+from airflow_approvals.core import policy as policies
 from airflow_approvals.core.canonical import digest_of
 from airflow_approvals.core.errors import (
     ApprovalsError,
@@ -155,7 +156,10 @@ class Service:
         policy_file = self.policies.current()
         policy = policy_file.match(opening.action, dag_id=origin.dag_id if origin else None)
         policies.check_asserted(policy, opening.policy)
-        check_not_denied(policy, expression_variables(opening.action, opening.evidence, requesters))
+        variables = expression_variables(opening.action, opening.evidence, requesters)
+        check_not_denied(policy, variables)
+        barred = () if policy.self_approval == "allowed" else requesters
+        progress.check_can_be_met(policy, policy_file, variables, barred=barred)
         gate.check_text("justification", opening.action.justification)
         return ApprovalRequest(
             id=request_id,
@@ -177,7 +181,7 @@ class Service:
     def _settle_prior(
         self, tx: Transaction, prior: ApprovalRequest, draft: ApprovalRequest, *, actor: str, now: datetime
     ) -> ApprovalRequest | None:
-        """Return the prior request of this slot if it answers the new opening, else close it and return None."""
+        """Return the prior request of this slot if it answers the opening, else close it and return None."""
         same = (prior.action_digest, prior.policy_digest) == (draft.action_digest, draft.policy_digest)
         same_try = bool(prior.origin and draft.origin and prior.origin.ti_id == draft.origin.ti_id)
         match prior.state:
@@ -215,7 +219,7 @@ class Service:
     def _close_unreported(
         self, tx: Transaction, prior: ApprovalRequest, *, actor: str, now: datetime
     ) -> None:
-        """A later try asks while an earlier one redeemed and never reported: the worker is gone."""
+        """Fail what an earlier try redeemed and never reported: its worker is gone."""
         outcome = Outcome(
             published=False, detail="no outcome was reported by the try that redeemed it", reported_at=now
         )
@@ -450,7 +454,7 @@ class Service:
         return len(due)
 
     def follow_policy(self, request_id: str, *, now: datetime) -> ApprovalRequest:
-        """Bind a pending request to the policy in force now, if that is no longer the one it was opened under.
+        """Bind a pending request to the policy in force now, if it was opened under another one.
 
         Votes given under the old rule do not count under the new one, and the revision grows, so that nobody
         answers what they have not seen. A policy that no longer covers or now denies the action denies it.
@@ -530,7 +534,7 @@ class Service:
             )
 
     def progress_of(self, request: ApprovalRequest) -> progress.Progress | None:
-        """Return how far the rules of an open request are met; None when it is not open or has no policy now."""
+        """Return how far an open request is; None when it is not open or no policy covers it now."""
         if request.state is not State.PENDING:
             return None
         policy_file = self.policies.current()
@@ -562,7 +566,7 @@ class Service:
         origin = self._origins.origin_of(ti_id)
         if origin.state not in LIVE_TASK_STATES:
             raise TaskInstanceRefusedError(
-                f"task instance {ti_id} is {origin.state}: only a running or deferred one may speak for itself"
+                f"task instance {ti_id} is {origin.state}: only a running or deferred one may speak"
             )
         return origin
 
@@ -596,7 +600,7 @@ class Service:
         return (policy.name, policies.digest_of_policy(policy)) == (request.policy, request.policy_digest)
 
     def _check_policy_unchanged(self, request_id: str, *, actor: str, now: datetime) -> None:
-        """Revoke an approval whose policy is no longer in force, and raise: it was given under another rule."""
+        """Revoke an approval that was given under a rule no longer in force, and raise."""
         request = self.store.get_request(request_id)
         if request.state is not State.APPROVED or self._is_bound_to_current(request):
             return
@@ -606,7 +610,7 @@ class Service:
                 because = "the policy changed after the approval"
                 self._close(tx, request, State.REVOKED, because, actor=actor, now=now)
         raise ReceiptGoneError(
-            f"request {request_id}: the policy changed after the approval; run the task again to ask under the new one"
+            f"request {request_id}: the policy changed after the approval; run the task again to ask anew"
         )
 
     @contextmanager
@@ -651,7 +655,7 @@ def _data_of(entry: Entry) -> dict[str, Any]:
 
 
 def _check_same_run(request: ApprovalRequest, origin: Origin) -> None:
-    """Raise unless the task instance is of the DAG run that asked; a request opened by a person is open to any."""
+    """Raise unless the task instance is of the DAG run that asked; what a person opened is open to any."""
     asked_by = request.origin
     if asked_by is None or (asked_by.dag_id, asked_by.run_id) == (origin.dag_id, origin.run_id):
         return

@@ -1,8 +1,8 @@
 """Every error that is raised on purpose, grouped by who must act, each with a stable `type` word.
 
-The word is what programs match on: it is the `type` of the RFC 9457 problem that the API answers with
-(and the client raises the same class again on the worker's side). A message says subject, expected, found and what to
-do next, and never holds a secret or a value from the data.
+The word is what programs match on: it is the `type` of the RFC 9457 problem that the API answers with, and
+from it the client raises the same class again on the worker's side. A message says subject, expected, found
+and what to do next, and never holds a secret or a value from the data.
 """
 
 from __future__ import annotations

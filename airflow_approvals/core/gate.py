@@ -31,10 +31,7 @@ from airflow_approvals.core.model import (
     Verdict,
     Vote,
 )
-from airflow_approvals.core.policy import Policy, PolicyFile
-
-ADMINS = "admins"
-"""The group whose members may cancel and revoke any request."""
+from airflow_approvals.core.policy import ADMINS, Policy, PolicyFile
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.PENDING: frozenset(
@@ -171,7 +168,9 @@ def add_vote(
     voted = replace(request, votes=(*request.votes, vote))
     if vote.verdict is Verdict.DENY:
         return move(voted, State.DENIED, now=vote.cast_at, because=f"denied by {vote.voter}")
-    standing = progress.progress_of(policy, policy_file, voted.votes, variables)
+    # `check_may_vote` keeps requesters from voting; a second lock, should a vote ever get past it.
+    barred = () if policy.self_approval == "allowed" else request.requesters
+    standing = progress.progress_of(policy, policy_file, voted.votes, variables, barred=barred)
     if not standing.is_met:
         return voted
     voters = ", ".join(vote.voter for vote in voted.votes)

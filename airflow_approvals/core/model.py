@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from functools import cache
 from typing import Any, NewType, TypeVar
 
 from airflow_approvals.core.canonical import digest_of
@@ -231,8 +230,12 @@ def from_json(cls: type[Noun], value: Any) -> Noun:
     return _adapter(cls).validate_python(value)  # type: ignore[no-any-return]  # TypeAdapter is not generic here
 
 
-@cache
-def _adapter(cls: type) -> Any:
-    from pydantic import TypeAdapter
+_ADAPTERS: dict[Any, Any] = {}  # a class is not Hashable to mypy, so functools.cache will not do
 
-    return TypeAdapter(cls)
+
+def _adapter(cls: Any) -> Any:
+    if cls not in _ADAPTERS:
+        from pydantic import TypeAdapter
+
+        _ADAPTERS[cls] = TypeAdapter(cls)
+    return _ADAPTERS[cls]

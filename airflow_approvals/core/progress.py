@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_approvals.core.assignment import assign
+from airflow_approvals.core.errors import NoPolicyError
 from airflow_approvals.core.expressions import ExpressionError, is_true
 from airflow_approvals.core.model import Person, Verdict, Vote
 from airflow_approvals.core.policy import Policy, PolicyFile, Rule
@@ -99,6 +100,30 @@ def possible_approvers(
     """Return everybody who may approve under `policy`, sorted; those only Slack knows are not among them."""
     members = {person for group in policy.approver_groups for person in _members(policy_file, group)}
     return tuple(sorted(members - set(barred)))
+
+
+def check_can_be_met(
+    policy: Policy, policy_file: PolicyFile, variables: Mapping[str, Any], *, barred: Collection[Person]
+) -> None:
+    """Raise `NoPolicyError` when, without those who are `barred`, nobody could ever meet the rules.
+
+    A group that Slack knows more members of is never too small.
+    """
+    groups = [policy_file.groups[name] for name in policy.approver_groups if name in policy_file.groups]
+    if any(group.slack_usergroup for group in groups):
+        return
+    everybody = set(possible_approvers(policy_file, policy, barred=barred))
+    rules = [_RuleInForce.of(rule, policy_file, variables) for rule in policy.require]
+    if not any(rule.applies for rule in rules):
+        rules = [_any_group(policy, policy_file)]
+    places = [rule.members & everybody for rule in rules if rule.applies for _ in range(rule.needed)]
+    can_be_filled = sum(person is not None for person in assign(places))
+    if can_be_filled < len(places):
+        raise NoPolicyError(
+            f"policy {policy.name} needs {len(places)} approvals, and only {can_be_filled} can be had: "
+            f"{', '.join(sorted(barred))} asked and may not approve; ask the platform owner to add somebody "
+            f"to {', '.join(policy.approver_groups)}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_approvals.core.assignment import assign
+from airflow_approvals.core.errors import NoPolicyError
 from airflow_approvals.core.model import Channel, Person, Verdict, Vote
-from airflow_approvals.core.policy import Group, Match, Policy, PolicyFile, Rule
+from airflow_approvals.core.policy import Group, Match, Policy, PolicyFile, Rule, parse_policy_file
 from airflow_approvals.core.progress import (
     Progress,
     approver_groups,
+    check_can_be_met,
     groups_of,
     possible_approvers,
     progress_of,
@@ -216,3 +218,15 @@ def _most_filled(places: list[set[str]], used: frozenset[str]) -> int:
         return 0
     empty = _most_filled(places[1:], used)
     return max([empty, *(1 + _most_filled(places[1:], used | {person}) for person in places[0] - used)])
+
+
+def test_a_request_that_only_its_requester_could_approve_is_refused_before_anybody_is_asked() -> None:
+    policy_file = parse_policy_file(
+        "version: 1\ngroups: {stewards: {users: [alice]}, security: {users: [alice, bob]}}\npolicies:\n"
+        "- {name: p, match: {action: [export]}, require: [{group: stewards}, {group: security}]}\n",
+        name="policy.yaml",
+    )
+    policy = policy_file.policies[0]
+    check_can_be_met(policy, policy_file, {}, barred=[Person("carol")])
+    with pytest.raises(NoPolicyError, match="needs 2 approvals, and only 1 can be had: alice asked"):
+        check_can_be_met(policy, policy_file, {}, barred=[Person("alice")])
