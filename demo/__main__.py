@@ -1,0 +1,91 @@
+"""`make demo`: see `demo.walk`; `make demo AUTO=1`: see `demo.promises`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from airflow_approvals.core.errors import ApprovalsError
+from demo.calls import Stage
+from demo.embedded import DemoError, EmbeddedAirflow
+from demo.places import CHECKOUT, prepare
+from demo.promises import Promises, attack_after_the_end, attack_while_running
+from demo.walk import console, walk
+
+ROLES = {"engineer": "user", "alice": "viewer", "bob": "viewer"}
+OUTSIDER = {"mallory": "viewer"}
+
+
+def main() -> int:
+    """Run the demo and return its exit status."""
+    parser = argparse.ArgumentParser(prog="demo", description=__doc__)
+    parser.add_argument("--auto", action="store_true", help="answer by itself and attack every promise")
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGHUP, _stop)
+    if parser.parse_args().auto:
+        return _auto()
+    return _by_hand()
+
+
+def _by_hand() -> int:
+    try:
+        with _airflow(ROLES, attacks=False) as airflow:
+            walk(Stage(airflow))
+            console.print(f"\nAirflow stays at {airflow.url}; Ctrl-C ends it.")
+            while True:
+                airflow.check_alive()
+                time.sleep(1)
+    except KeyboardInterrupt:
+        console.print("\neverything that was started has ended")
+        return 0
+    except (DemoError, ApprovalsError) as error:
+        _print_error(error)
+        return 1
+
+
+def _auto() -> int:
+    started = time.monotonic()
+    promises = Promises()
+    try:
+        with _airflow(ROLES | OUTSIDER, attacks=True) as airflow:
+            stage = Stage(airflow)
+            attack_while_running(stage, promises)
+        console.print("Airflow has been stopped; what follows needs files and public keys alone")
+        attack_after_the_end(stage, promises)
+    except (DemoError, ApprovalsError) as error:
+        _print_error(error)
+    except KeyboardInterrupt:
+        _print_error("stopped")
+    ok = all(promises.held.values())
+    result: dict[str, Any] = {
+        "ok": ok,
+        "seconds": round(time.monotonic() - started, 1),
+        "promises": promises.held,
+    }
+    print(json.dumps(result), flush=True)  # noqa: T201  # the last line is for programs
+    return 0 if ok else 1
+
+
+def _airflow(roles: dict[str, str], *, attacks: bool) -> EmbeddedAirflow:
+    console.print("starting an Airflow of its own (about half a minute) ...")
+    folders = {"dags": CHECKOUT / "dags"} | ({"attacks": CHECKOUT / "demo" / "dags"} if attacks else {})
+    return EmbeddedAirflow(prepare(tuple(roles)), roles=roles, dag_folders=folders)
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _print_error(error: object) -> None:
+    Console(stderr=True, highlight=False).print(str(error), style="red", markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Where the demo keeps its things: all of it under `.demo`, made anew each time."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from demo.customers import write_customers
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+POLICY = """\
+version: 1
+groups:
+  data-stewards: {{users: [alice, bob, engineer]}}   # engineer too: the requester is barred all the same
+  security: {{users: [bob]}}
+  auditors: {{users: [alice]}}                       # may export the ledger
+policies:
+  - name: customer-export
+    match:
+      action: [export]
+      destination: ["{folder}/outbox/**"]
+    require:
+      - {{group: data-stewards, approvals: 1}}
+      - {{group: security, approvals: 1, when: "dataset.rows > 100000"}}
+    require_reason: on_deny
+    expires_after: 4h
+    receipt_valid_for: 30m
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """The folders and files of one demo."""
+
+    root: Path
+
+    @property
+    def airflow(self) -> Path:
+        return self.root / "airflow"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def outbox(self) -> Path:
+        return self.data / "outbox"
+
+    @property
+    def policy(self) -> Path:
+        return self.root / "policy.yaml"
+
+    @property
+    def passwords(self) -> Path:
+        return self.root / "passwords.json"
+
+    @property
+    def evidence(self) -> Path:
+        return self.root / "evidence"
+
+    def staged(self, batch: str) -> Path:
+        return self.data / "staged" / f"{batch}.parquet"
+
+    def published(self, batch: str) -> Path:
+        return self.outbox / f"{batch}.parquet"
+
+
+def prepare(users: tuple[str, ...]) -> Places:
+    """Lay the folders, the customer list, the policy and a password for each user."""
+    places = Places(root=CHECKOUT / ".demo")
+    shutil.rmtree(places.root, ignore_errors=True)
+    for folder in (places.airflow, places.logs, places.outbox, places.evidence):
+        folder.mkdir(parents=True)
+    write_customers(places.data / "source" / "customers.csv")
+    places.policy.write_text(POLICY.format(folder=places.data.as_uri()))
+    places.passwords.touch(mode=0o600)
+    places.passwords.write_text(json.dumps({user: secrets.token_urlsafe(9) for user in users}))
+    return places
