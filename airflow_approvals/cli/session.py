@@ -57,7 +57,7 @@ def log_in(url: str, username: str, password: str) -> str:
         raise NotAuthenticatedError(f"{url}: Airflow does not know {username} with this password")
     if answer.status_code == 404:
         raise NotAuthenticatedError(
-            f"{url}: this Airflow gives no tokens for passwords; get one from its login and set APPROVALS_TOKEN"
+            f"{url}: this Airflow gives no tokens for passwords; log in to it and set APPROVALS_TOKEN"
         )
     token = _token_in(answer)
     if token is None:
