@@ -42,6 +42,15 @@ class Checkpoint:
     note: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class StatedHead:
+    """A ledger head that somebody states in a note; nothing was verified."""
+
+    size: int
+    root: bytes
+    note: str
+
+
 def checkpoint_text(*, origin: str, size: int, root: bytes, time: datetime | None) -> str:
     """Return the lines that get signed."""
     check_origin(origin)
@@ -75,9 +84,14 @@ def verify_checkpoint(note: str, keys: PublicKeys, *, origin: str | None = None)
     return Checkpoint(origin=found_origin, size=size, root=root, time=time, keyid=keyid, note=note)
 
 
-def stated_size(note: str) -> int:
-    """Return the number of entries in a note that we signed ourselves and kept; nothing is verified."""
-    return int(note.split("\n", 2)[1])
+def stated_head(note: str) -> StatedHead:
+    """Return what a kept note claims, without verifying anything; size 0 and no root if it cannot be read."""
+    try:
+        text, _ = _split_note(note)
+        _, size, root, _ = _read_text(text)
+    except VerificationError:
+        return StatedHead(size=0, root=b"", note=note)
+    return StatedHead(size=size, root=root, note=note)
 
 
 def check_origin(origin: str) -> None:

@@ -20,17 +20,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
+from itertools import islice
 from typing import BinaryIO, NoReturn
 
 from airflow_approvals.core.canonical import canonical_json
-from airflow_approvals.core.checkpoint import Checkpoint, stated_size, verify_checkpoint
+from airflow_approvals.core.checkpoint import Checkpoint, StatedHead, stated_head, verify_checkpoint
 from airflow_approvals.core.errors import ConfigurationError, LedgerTamperedError, VerificationError
-from airflow_approvals.core.merkle import EMPTY_ROOT, Frontier, root_of
+from airflow_approvals.core.merkle import EMPTY_ROOT, Frontier, grow, root_of
 from airflow_approvals.core.signature import PublicKey, PublicKeys, public_keys_from_json
 
 FORMAT = "airflow-approvals-ledger-export/1"
 MAX_LINE = 1 << 24  # bytes; a request over a folder of 100,000 parts has about 15 million
-CHECKPOINT_SPACING = 50  # entries; a signature takes as long to verify as about thirty of them
+CHECKPOINT_SPACING = 100  # entries; a signature takes as long to verify as about thirty of them
 
 _BODY = 68  # where the entry begins: after `["`, 64 hex digits, `",`
 # Names are in canonical order and values are escaped: nothing inside an entry's data can look like its end.
@@ -69,23 +70,23 @@ def write_export(
     """Write the ledger up to the checkpoint `head` and return the number of entries written.
 
     `entries` are (body, stored leaf hash) in order from the first; `checkpoints` are kept notes in order of
-    size, of which one per `spacing` entries is written. Nothing is verified: damaged ledgers can be exported.
+    size. Of those that agree with the leaves one per `spacing` entries is written, of the others every one:
+    they are the evidence. Nothing is verified here, and a damaged ledger can be exported.
     """
     header = {"format": FORMAT, "head": head, "keys": [key.to_json() for key in keys]}
     stream.write(canonical_json(header) + b"\n")
-    notes = ((stated_size(note), note) for note in checkpoints)
-    size, note = next(notes, (0, ""))
-    written, limit, next_size = 0, stated_size(head), spacing
-    for written, (body, leaf) in enumerate(entries, start=1):
+    notes = (stated_head(note) for note in checkpoints)
+    limit, next_size, frontier = stated_head(head).size, spacing, Frontier()
+    note = next(notes, None)
+    for body, leaf in islice(entries, limit):
         stream.write(b'["%b",%b]\n' % (leaf.hex().encode(), body))
-        while note and size <= written:
-            if size == written and next_size <= size < limit:
-                stream.write(canonical_json({"checkpoint": note}) + b"\n")
-                next_size = size + spacing
-            size, note = next(notes, (0, ""))
-        if written == limit:
-            break
-    return written
+        frontier, _ = grow(frontier, leaf)
+        while note and note.size <= frontier.size:
+            if next_size <= note.size < limit or not _agrees(note, frontier):
+                stream.write(canonical_json({"checkpoint": note.note}) + b"\n")
+                next_size = note.size + spacing
+            note = next(notes, None)
+    return frontier.size
 
 
 def verify_export(
@@ -239,6 +240,11 @@ class _Walk:
 
     def _fail(self, message: str, index: int | None) -> NoReturn:
         raise LedgerTamperedError(f"{message}; {_NEXT_STEP}", index=index)
+
+
+def _agrees(note: StatedHead, frontier: Frontier) -> bool:
+    at = frontier if note.size else Frontier()
+    return note.size == at.size and note.root == root_of(at)
 
 
 def _read_header(line: bytes, trusted_keys: PublicKeys | None) -> tuple[str, PublicKeys]:

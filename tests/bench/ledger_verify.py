@@ -86,7 +86,7 @@ def _draft(index: int) -> EntryDraft:
     kind, actor = FACTS[step]
     digest, request_id = sha256_hex(b"%d" % number), str(UUID(int=number))
     vote = {"verdict": "approve", "channel": "page", "revision": 1, "groups": ["data-stewards"]}
-    data: dict[str, Any] = {
+    facts: dict[str, dict[str, Any]] = {
         "request.opened": {
             "origin": {"dag_id": "customer_export", "run_id": f"scheduled__{number}", "task_id": "publish"},
             "policy": "partner-export",
@@ -96,13 +96,13 @@ def _draft(index: int) -> EntryDraft:
         "vote.cast": vote | {"shown_digest": digest, "reason": "counts agree with the contract"},
         "request.approved": {"receipt_sha256": digest, "because": "every rule is met"},
         "receipt.redeemed": {"ti_id": request_id},
-    }[kind]
+    }
     return EntryDraft(
         kind=kind,
         request_id=request_id,
         actor=actor,
         time=BEGIN + timedelta(seconds=index),
-        data=data | {"action_digest": digest},
+        data=facts[kind] | {"action_digest": digest},
     )
 
 

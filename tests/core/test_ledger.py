@@ -359,6 +359,28 @@ def test_one_checkpoint_per_spacing_is_exported() -> None:
     assert verify(lines).checkpoints == 3
 
 
+ODD_NOTES: dict[str, Callable[[], str]] = {
+    "of another history": lambda: checkpoint_of([*BODIES[:5], forgery(5), BODIES[6]]),
+    "unreadable": lambda: "no note",
+    "of another history, at the head": lambda: checkpoint_of([*BODIES[:-1], forgery(SIZE - 1)]),
+}
+
+
+@pytest.mark.parametrize("make", ODD_NOTES.values(), ids=ODD_NOTES.keys())
+def test_a_kept_checkpoint_that_disagrees_is_exported_whatever_the_spacing(make: Callable[[], str]) -> None:
+    stream = io.BytesIO()
+    write_export(
+        stream,
+        keys=[SIGNER.public_key],
+        head=checkpoint_of(BODIES),  # signed over a rewritten history, as a service would that was deceived
+        entries=((body, leaf_hash(body)) for body in BODIES),
+        checkpoints=[checkpoint_of([]), checkpoint_of(BODIES[:4]), make()],
+    )
+    assert stream.getvalue().count(b'{"checkpoint"') == 1
+    with pytest.raises(LedgerTamperedError):
+        verify([stream.getvalue()])
+
+
 def test_an_export_ends_at_its_head_while_the_ledger_grows() -> None:
     stream = io.BytesIO()
     written = write_export(
