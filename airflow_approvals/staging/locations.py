@@ -177,8 +177,8 @@ class ObjectLocation:
             self.fs: Any = path.fs
         except (ValueError, ImportError) as error:
             raise ConfigurationError(
-                f"{uri}: Airflow knows no storage named {path.protocol!r}; install its provider, with the extra "
-                "that brings its fsspec file system"
+                f"{uri}: Airflow knows no storage named {path.protocol!r}; install its provider, with the "
+                "extra that brings its fsspec file system"
             ) from error
 
     def list_parts(self) -> Listing:

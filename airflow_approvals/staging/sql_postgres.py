@@ -70,7 +70,7 @@ class PostgresLoader:
                 if not done:
                     connection.rollback()
                 connection.autocommit = autocommit
-        raise self._refusal(str(state))
+        raise self._refusal(str(state)) from None  # leaving a `with`, the error would follow as context
 
     def find_columns(self, table: tuple[str, ...]) -> tuple[TargetColumn, ...]:
         self._table = table

@@ -70,7 +70,7 @@ class SqliteLoader:
         raise DestinationError(
             f"{quoted(*self._table)}: the database refused ({reason}); "
             "it is as it was before; see its constraints"
-        )
+        ) from None  # leaving a `with`, the error would follow as context
 
     def find_columns(self, table: tuple[str, ...]) -> tuple[TargetColumn, ...]:
         self._table = table if len(table) == 2 else ("main", *table)

@@ -206,15 +206,17 @@ def test_other_columns_than_declared_are_named(
         snapshot(str(path), columns=[Column(name=name, type=kind) for name in names])
 
 
+def change_and_put_time_back(path: Path) -> None:
+    status = path.stat()
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 Change = Callable[[Path], object]
 CHANGES: dict[str, Change] = {
     "appended": lambda path: path.write_bytes(path.read_bytes() + b"9,9\n"),
     "touched": lambda path: os.utime(path),
-    "same size, time put back": lambda path: (
-        (stat := path.stat()),
-        path.write_bytes(path.read_bytes()[::-1]),
-        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns)),
-    ),
+    "same size, time put back": change_and_put_time_back,
     "replaced by rename": lambda path: Path(str(path) + ".new").rename(path),
     "removed": lambda path: path.unlink(),
 }

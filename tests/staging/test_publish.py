@@ -35,23 +35,27 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
+def swap_for_a_link(path: Path) -> None:
+    other = write_dataset(path.with_name("other.csv"), range(5))
+    path.unlink()
+    path.symlink_to(other)
+
+
+def swap_for_a_folder(path: Path) -> None:
+    data = path.read_bytes()
+    path.unlink()
+    path.mkdir()
+    (path / path.name).write_bytes(data)
+
+
 FILE_TAMPERINGS: dict[str, Tamper] = {
     "one byte changed": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"!"),
     "one row more": lambda path: path.write_bytes(path.read_bytes() + b"9,9\n"),
     "cut off": lambda path: path.write_bytes(path.read_bytes()[:-1]),
     "emptied": lambda path: path.write_bytes(b""),
     "swapped for another file": lambda path: write_dataset(path, range(5)),
-    "swapped for a link to another file": lambda path: (
-        write_dataset(path.with_name("other.csv"), range(5)),
-        path.unlink(),
-        path.symlink_to(path.with_name("other.csv")),
-    ),
-    "swapped for a folder": lambda path: (
-        data := path.read_bytes(),
-        path.unlink(),
-        path.mkdir(),
-        (path / path.name).write_bytes(data),
-    ),
+    "swapped for a link to another file": swap_for_a_link,
+    "swapped for a folder": swap_for_a_folder,
 }
 
 
@@ -76,21 +80,25 @@ def test_a_file_changed_after_approval_never_appears(tmp_path: Path, tamper: Tam
     assert out.exists() is overwrite
 
 
+def swap_two_parts(folder: Path) -> None:
+    (folder / "a.csv").rename(folder / "x.csv")
+    (folder / "b.csv").rename(folder / "a.csv")
+    (folder / "x.csv").rename(folder / "b.csv")
+
+
+def swap_for_one_of_its_files(folder: Path) -> None:
+    data = (folder / "a.csv").read_bytes()
+    shutil.rmtree(folder)
+    folder.write_bytes(data)
+
+
 FOLDER_TAMPERINGS: dict[str, Tamper] = {
     "a part changed": lambda folder: write_dataset(folder / "day=1" / "c.csv", range(2)),
     "a part more": lambda folder: write_dataset(folder / "z.csv", range(2)),
     "a part less": lambda folder: (folder / "b.csv").unlink(),
     "a part renamed": lambda folder: (folder / "b.csv").rename(folder / "bb.csv"),
-    "two parts swapped": lambda folder: (
-        (folder / "a.csv").rename(folder / "x.csv"),
-        (folder / "b.csv").rename(folder / "a.csv"),
-        (folder / "x.csv").rename(folder / "b.csv"),
-    ),
-    "swapped for one of its files": lambda folder: (
-        data := (folder / "a.csv").read_bytes(),
-        shutil.rmtree(folder),
-        folder.write_bytes(data),
-    ),
+    "two parts swapped": swap_two_parts,
+    "swapped for one of its files": swap_for_one_of_its_files,
 }
 
 
@@ -297,7 +305,10 @@ def test_recovery_knows_whether_the_write_was_made(tmp_path: Path) -> None:
     assert verify_published(str(target), approved)
 
     for tamper in FOLDER_TAMPERINGS.values():
-        shutil.rmtree(target) if target.is_dir() else target.unlink()
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            target.unlink()
         publish(str(folder), str(target), expected=approved)
         tamper(target)
         assert not verify_published(str(target), approved)

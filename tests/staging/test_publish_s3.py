@@ -22,7 +22,7 @@ from tests.staging.samples import ROWS, sha256sum, write_dataset, write_parts
 
 pytestmark = pytest.mark.airflow
 
-BOTH = {"source_conn_id": CONN_ID, "destination_conn_id": CONN_ID}
+BOTH: dict[str, Any] = {"source_conn_id": CONN_ID, "destination_conn_id": CONN_ID}
 
 
 def keys(s3: Any) -> list[str]:
