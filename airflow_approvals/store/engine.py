@@ -37,6 +37,7 @@ def open_engine(sql_alchemy_conn: str, connect_args: Mapping[str, Any] | None = 
         return create_engine(
             url,
             connect_args=dict(connect_args or {}),
+            hide_parameters=True,
             isolation_level="READ COMMITTED",
             pool_size=10,
             max_overflow=30,
@@ -96,7 +97,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
-        # The driver's message can repeat statement and parameters: they stay in the cause, for the log.
+        # The engine hides parameters: what is in the tables must not reach a log by way of the cause.
         raise ServiceUnavailableError(
             f"the metadata database did not answer in time ({type(error).__name__}); "
             "nothing was decided, try again"
@@ -105,7 +106,9 @@ def translated() -> Iterator[None]:
 
 def _sqlite_engine(sql_alchemy_conn: str, connect_args: dict[str, Any]) -> Engine:
     connect_args = {"timeout": LOCK_WAIT_SECONDS, **connect_args, "check_same_thread": False}
-    engine = create_engine(sql_alchemy_conn, connect_args=connect_args, pool_size=10, max_overflow=30)
+    engine = create_engine(
+        sql_alchemy_conn, connect_args=connect_args, hide_parameters=True, pool_size=10, max_overflow=30
+    )
 
     @event.listens_for(engine, "connect")
     def _set_up(connection: Any, _: Any) -> None:

@@ -108,7 +108,7 @@ def test_reset_without_init_leaves_nothing_of_ours(airflow: Airflow, engine: Eng
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True, scope="module")
 def test_airflow_lists_the_provider_and_its_options(airflow: Airflow) -> None:
     assert "airflow-approvals" in airflow("providers", "list", "--output", "plain")
-    listed = airflow("config", "list", "--section", "approvals", "--hide-sensitive")
+    listed = airflow("config", "list", "--section", "approvals", "--defaults")
     for option in get_provider_info()["config"]["approvals"]["options"]:
         assert f"{option} = " in listed
     assert "not to be seen" not in listed

@@ -42,3 +42,12 @@ def store(database_url: str) -> Iterator[SqlStore]:
     create_tables(found.engine)
     yield found
     found.close()
+
+
+@pytest.fixture
+def empty_store(tmp_path: Path) -> Iterator[SqlStore]:
+    """A second store, on SQLite, to compare with."""
+    found = create_store(f"sqlite:///{tmp_path / 'second.db'}")
+    create_tables(found.engine)
+    yield found
+    found.close()

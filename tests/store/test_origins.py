@@ -13,7 +13,11 @@ from airflow_approvals.core.model import Origin
 from airflow_approvals.store.engine import open_engine
 from airflow_approvals.store.origins import AirflowOrigins
 
-pytestmark = pytest.mark.airflow
+pytestmark = [
+    pytest.mark.airflow,
+    # Airflow 3.1 warns of an import that its own common.compat provider does.
+    pytest.mark.filterwarnings("ignore:The .airflow.operators.branch:FutureWarning"),
+]
 
 MANUAL = UUID("0190c0de-0000-7000-8000-00000000000a")
 SCHEDULED = UUID("0190c0de-0000-7000-8000-00000000000b")

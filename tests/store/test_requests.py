@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta, timezone
 
 import pytest
+from sqlalchemy import exc
 
 from airflow_approvals.core.errors import (
     IdempotencyConflictError,
@@ -49,6 +50,14 @@ def test_what_postgres_cannot_hold_is_refused_on_both(store: SqlStore, wanted: R
         store.list_requests(wanted)
     with pytest.raises(InvalidRequestError, match="NUL"):
         store.get_request("\x00")
+
+
+def test_what_is_stored_does_not_reach_a_log_by_way_of_an_error(store: SqlStore) -> None:
+    request = a_request(policy="something private")
+    put(store, request)
+    with pytest.raises(exc.IntegrityError) as caught:
+        put(store, request)
+    assert "private" not in str(caught.value)
 
 
 def test_the_latest_request_of_a_slot_is_the_one_opened_last_even_within_one_tick(store: SqlStore) -> None:
