@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from airflow.sdk import BaseHook
 
@@ -69,8 +69,9 @@ class Report:
 class ApprovalsHook(BaseHook):
     """The service, as one running task instance sees it.
 
-    `ti_id` is the task instance that speaks; by default the one that runs here. There is no Airflow
-    connection behind it: the credential is derived from `[approvals] worker_secret`.
+    Use it as a context manager, or `close` it. `ti_id` is the task instance that speaks; by default the one
+    that runs here. There is no Airflow connection behind it: the credential is derived from `[approvals]
+    worker_secret`.
     """
 
     def __init__(self, *, ti_id: str | None = None, settings: Settings | None = None) -> None:
@@ -79,7 +80,7 @@ class ApprovalsHook(BaseHook):
         self._settings = settings
 
     @classmethod
-    def of(cls, context: Context) -> ApprovalsHook:
+    def of(cls, context: Context) -> Self:
         """Return the hook of the task instance that `context` belongs to."""
         return cls(ti_id=str(context["ti"].id))
 
@@ -104,6 +105,18 @@ class ApprovalsHook(BaseHook):
         from airflow_approvals.client.api import worker_client
 
         return worker_client(self.ti_id, self.settings)
+
+    def close(self) -> None:
+        """Close the connection to the service, if there is one."""
+        if "client" in self.__dict__:
+            self.client.close()
+            del self.__dict__["client"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # --- ask ----------------------------------------------------------------------------------------------
 

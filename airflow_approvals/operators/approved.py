@@ -111,8 +111,7 @@ class ApprovedOperator(BaseOperator):
     # --- the way through the gate -------------------------------------------------------------------------
 
     def execute(self, context: Context) -> Any:
-        hook = ApprovalsHook.of(context)
-        with refusals_are_final():
+        with ApprovalsHook.of(context) as hook, refusals_are_final():
             if context["ti"].try_number > 1:
                 written = self._finish_earlier_try(context, hook)
                 if written is not None:
@@ -133,8 +132,7 @@ class ApprovedOperator(BaseOperator):
 
     def approvals_resume(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """Go on after the wait: Airflow calls this with the trigger's event."""
-        hook = ApprovalsHook.of(context)
-        with refusals_are_final():
+        with ApprovalsHook.of(context) as hook, refusals_are_final():
             request = come_back(self, context, hook, event, on_denied=self.on_denied)
             return self._redeem_and_act(context, hook, request)
 

@@ -84,8 +84,7 @@ class ApprovalGateOperator(BaseOperator):
         self.on_denied = on_denied
 
     def execute(self, context: Context) -> str:
-        hook = ApprovalsHook.of(context)
-        with refusals_are_final():
+        with ApprovalsHook.of(context) as hook, refusals_are_final():
             request = ask(
                 self,
                 context,
@@ -99,8 +98,7 @@ class ApprovalGateOperator(BaseOperator):
 
     def approvals_resume(self, context: Context, event: dict[str, Any] | None = None) -> str:
         """Go on after the wait: Airflow calls this with the trigger's event."""
-        with refusals_are_final():
-            hook = ApprovalsHook.of(context)
+        with ApprovalsHook.of(context) as hook, refusals_are_final():
             return come_back(self, context, hook, event, on_denied=self.on_denied).id
 
     def _action(self) -> Action:

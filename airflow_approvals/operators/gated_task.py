@@ -35,30 +35,30 @@ GATE_FIELDS = (
 
 def execute(task: Any, context: Context, act: Callable[[Context], Any]) -> Any:
     """Ask, and act once it is approved; until then, defer."""
-    hook = _hook(context)
-    with refusals_are_final():
-        action, evidence = _action(task), _evidence(task, hook)
-        request = ask(
-            task,
-            context,
-            hook,
-            action=action,
-            evidence=evidence,
-            policy=task.approvals_policy,
-            on_denied=task.approvals_terms.on_denied,
-        )
-        hook.redeem(request.id, action=action, evidence=evidence)
-    return _act(hook, request, lambda: act(context))
+    with _hook(context) as hook:
+        with refusals_are_final():
+            action, evidence = _action(task), _evidence(task, hook)
+            request = ask(
+                task,
+                context,
+                hook,
+                action=action,
+                evidence=evidence,
+                policy=task.approvals_policy,
+                on_denied=task.approvals_terms.on_denied,
+            )
+            hook.redeem(request.id, action=action, evidence=evidence)
+        return _act(hook, request, lambda: act(context))
 
 
 def resume(task: Any, context: Context, event: dict[str, Any] | None, act: Callable[[Context], Any]) -> Any:
     """Act after the wait, if the task and its source still are what was approved."""
-    hook = _hook(context)
-    with refusals_are_final():
-        request = come_back(task, context, hook, event, on_denied=task.approvals_terms.on_denied)
-        # A foreign operator reads its source by itself: read it again, as late as can be.
-        hook.redeem(request.id, action=_action(task), evidence=_evidence(task, hook))
-    return _act(hook, request, lambda: act(context))
+    with _hook(context) as hook:
+        with refusals_are_final():
+            request = come_back(task, context, hook, event, on_denied=task.approvals_terms.on_denied)
+            # A foreign operator reads its source by itself: read it again, as late as can be.
+            hook.redeem(request.id, action=_action(task), evidence=_evidence(task, hook))
+        return _act(hook, request, lambda: act(context))
 
 
 def resume_own(task: BaseOperator, context: Context, go_on: Callable[[], Any], *, failed: bool) -> Any:
@@ -66,18 +66,20 @@ def resume_own(task: BaseOperator, context: Context, go_on: Callable[[], Any], *
 
     `failed` says that Airflow resumes the task only to fail it.
     """
-    hook = _hook(context)
-    with refusals_are_final():
+    with _hook(context) as hook:
         request_id = request_id_of(context)
-        request = hook.get_request(request_id) if request_id else None
-        if (request is None or not is_held_by(request, hook.ti_id)) and not failed:
-            raise NotApprovedError(
-                f"task {task.task_id}: it was resumed by its own trigger, but this try has redeemed no "
-                "approval; nothing was done; clear it to ask"
-            )
-    if request is None or not is_held_by(request, hook.ti_id):
-        return go_on()
-    return _act(hook, request, go_on)
+        with refusals_are_final():
+            request = hook.get_request(request_id) if request_id else None
+            if request is not None and is_held_by(request, hook.ti_id):
+                held = request
+            elif failed:
+                return go_on()
+            else:
+                raise NotApprovedError(
+                    f"task {task.task_id}: it was resumed by its own trigger, but this try has redeemed no "
+                    "approval; nothing was done; clear it to ask"
+                )
+        return _act(hook, held, go_on)
 
 
 def _act(hook: ApprovalsHook, request: ApprovalRequest, act: Callable[[], Any]) -> Any:

@@ -87,7 +87,8 @@ class ApprovalSensor(BaseSensorOperator):
         from airflow_approvals.operators.waiting import RESUME
 
         request_id = (event or {}).get("request_id")
-        request = self._hook(context).get_request(str(request_id))
+        with self._hook(context) as hook:
+            request = hook.get_request(str(request_id))
         if not self._check_decided(request):
             self.defer(trigger=self._trigger(request), method_name=RESUME, timeout=self.timeout)
         return request.id
@@ -95,16 +96,16 @@ class ApprovalSensor(BaseSensorOperator):
     def _find_request(self, context: Context) -> ApprovalRequest | None:
         from airflow_approvals.core.errors import ServiceUnavailableError
 
-        hook = self._hook(context)
         try:
-            if self.request_id is not None:
-                return hook.get_request(self.request_id)
-            page = hook.client.list_requests(
-                dag_id=self.external_dag_id,
-                run_id=self.external_run_id,
-                task_id=self.external_task_id,
-                limit=500,
-            )
+            with self._hook(context) as hook:
+                if self.request_id is not None:
+                    return hook.get_request(self.request_id)
+                page = hook.client.list_requests(
+                    dag_id=self.external_dag_id,
+                    run_id=self.external_run_id,
+                    task_id=self.external_task_id,
+                    limit=500,
+                )
         except ServiceUnavailableError as trouble:
             self.log.warning("%s; looking again later", trouble)
             return None

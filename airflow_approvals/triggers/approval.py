@@ -24,14 +24,13 @@ class ApprovalTrigger(BaseTrigger):
     the task resumes with, because `dag.test()` drops what was handed to `defer`.
     """
 
-    def __init__(
-        self, request_id: str, base_url: str, deferred_at: float, hold_back: float = HOLD_BACK
-    ) -> None:
+    hold_back = HOLD_BACK
+
+    def __init__(self, request_id: str, base_url: str, deferred_at: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's triggers are untyped
         self.request_id = request_id
         self.base_url = base_url
         self.deferred_at = deferred_at  # seconds since the epoch, by the worker's clock
-        self.hold_back = hold_back
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         return (
@@ -40,23 +39,15 @@ class ApprovalTrigger(BaseTrigger):
                 "request_id": self.request_id,
                 "base_url": self.base_url,
                 "deferred_at": self.deferred_at,
-                "hold_back": self.hold_back,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         from airflow_approvals.client.watch import wait_for_decision
-        from airflow_approvals.settings import read_settings
 
-        request = await wait_for_decision(self.request_id, base_url=self.base_url, settings=read_settings())
+        decided = await wait_for_decision(self.base_url, self.request_id)
         # Clocks may differ: wait for at most the whole hold-back, whatever they say.
-        age = time.time() - self.deferred_at
+        age = max(0.0, time.time() - self.deferred_at)
         if age < self.hold_back:
-            await asyncio.sleep(min(self.hold_back - age, self.hold_back))
-        yield TriggerEvent(  # type: ignore[no-untyped-call]  # Airflow's triggers are untyped
-            {
-                "request_id": request.id,
-                "state": str(request.state),
-                "because": request.decided_because,
-            }
-        )
+            await asyncio.sleep(self.hold_back - age)
+        yield TriggerEvent(decided)  # type: ignore[no-untyped-call]  # Airflow's triggers are untyped

@@ -1,0 +1,67 @@
+"""One Airflow for all tests here, started when the first one needs it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_approvals.triggers.approval import ApprovalTrigger
+from tests.provider.runs import Runs
+from tests.provider.site import (
+    PEOPLE,
+    POLICY,
+    Site,
+    airflow_settings,
+    free_port,
+    login,
+    migrate,
+    process,
+    wait_until_healthy,
+)
+
+
+# Airflow, FastAPI and Starlette warn about one another while a DAG runs in this process; ours stay errors.
+WARNINGS = pytest.mark.filterwarnings("default", "error:::airflow_approvals", "error:::tests")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "runs" in getattr(item, "fixturenames", ()):
+            item.add_marker(WARNINGS)
+
+
+@pytest.fixture(scope="session")
+def site(airflow_home: Path) -> Iterator[Site]:
+    """A migrated Airflow with its API server on a loopback port."""
+    port = free_port()
+    os.environ.update(airflow_settings(airflow_home, port=port))
+    policy_file = airflow_home / "approvals" / "policy.yaml"
+    policy_file.parent.mkdir(exist_ok=True)
+    policy_file.write_text(POLICY)
+    migrate(airflow_home)
+    with process(airflow_home, "api-server", "api-server", "--host", "127.0.0.1", "--port", str(port)):
+        base_url = f"http://127.0.0.1:{port}"
+        wait_until_healthy(base_url)
+        tokens = {name: login(base_url, name) for name in PEOPLE}
+        yield Site(home=airflow_home, base_url=base_url, tokens=tokens)
+
+
+@pytest.fixture
+def runs(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
+    """What runs DAGs; decisions are not held back, because no scheduler is there to be confused."""
+    monkeypatch.setattr(ApprovalTrigger, "hold_back", 0.0)
+    with Runs(site) as runs:
+        yield runs
+        site.policy_file.write_text(POLICY)
+
+
+@pytest.fixture
+def staged(tmp_path: Path) -> Path:
+    """A staged file of three rows; `outbox` beside it is where partners look."""
+    (tmp_path / "outbox").mkdir()
+    file = tmp_path / "customers.csv"
+    file.write_text("id,city\n1,Graz\n2,Linz\n3,Wels\n")
+    return file
