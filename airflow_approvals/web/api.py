@@ -71,7 +71,12 @@ class Call:
         self.backend.service.record_refusal(actor_of(self.caller), request_id, attempt, refusal, now=now())
 
 
-ThisCall = Annotated[Call, Depends(Call)]
+def this_call(request: Request) -> Call:
+    """Return the call; a function, because older FastAPI cannot read the annotations of a class."""
+    return Call(request)
+
+
+ThisCall = Annotated[Call, Depends(this_call)]
 
 
 @router.post("/requests", status_code=201, responses={200: {"model": ApprovalRequest}})

@@ -13,6 +13,9 @@ from airflow_approvals.core.model import Action, Channel, Evidence, Verdict, fro
 MAX_DEPTH = 32
 """Levels of lists and objects in a body."""
 
+MAX_NUMBER = 2**53
+"""Beyond it two programs may read two numbers."""
+
 _ID = 250
 _SHA256 = r"^[0-9a-f]{64}$"
 
@@ -122,6 +125,8 @@ def check_plain(value: Any, depth: int = 0) -> None:
     elif isinstance(value, list):
         for inner in value:
             check_plain(inner, depth + 1)
+    elif isinstance(value, int | float) and not abs(value) < MAX_NUMBER:  # NaN is not less either
+        raise PydanticCustomError("not_exact", "a number that JSON cannot say exactly")
 
 
 def check_known_keys(given: Any, known: Any, path: str) -> None:

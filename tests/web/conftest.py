@@ -12,8 +12,18 @@ from tests.web.site import Site, mounted, serving
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    """The API on a real uvicorn server and SQLite."""
+    """The API on a real uvicorn server and SQLite, for one test alone."""
     found = Site(tmp_path, f"sqlite:///{tmp_path / 'airflow.db'}")
+    with serving(mounted(found.app), found.port):
+        yield found
+    found.store.close()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The same for tests that use tasks and requests of their own, and leave the policy alone."""
+    folder = tmp_path_factory.mktemp("site")
+    found = Site(folder, f"sqlite:///{folder / 'airflow.db'}")
     with serving(mounted(found.app), found.port):
         yield found
     found.store.close()

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 from uuid import uuid4
 
 import uvicorn
@@ -37,7 +38,7 @@ SECRET = "the secret that workers and the API server share"
 POLICY = """
 version: 1
 groups:
-  data-stewards: {users: [alice, bob]}
+  data-stewards: {users: [alice, bob, engineer]}
   security: {users: [carol]}
   admins: {users: [root]}
   auditors: {users: [audrey]}
@@ -72,7 +73,7 @@ class LoginsByName:
         credential = token if scheme.lower() == "bearer" else request.cookies.get("_token", "")
         if not credential.startswith("login-"):
             raise NotAuthenticatedError("not logged in")
-        name = credential.removeprefix("login-")
+        name = unquote(credential.removeprefix("login-"))
         return User(person=person_named(name), airflow_user=name)
 
     def may_read_dag(self, user: User, dag_id: str) -> bool:
@@ -114,7 +115,7 @@ class Site:
         self.app = create_app(lambda: self.service, self.settings, self.users)
 
     def person(self, name: str) -> ApprovalsClient:
-        return ApprovalsClient(self.base_url, login_token(f"login-{name}"), 10.0, patience=5.0)
+        return ApprovalsClient(self.base_url, login_token(f"login-{quote(name)}"), 10.0, patience=5.0)
 
     def worker(self, ti_id: str) -> ApprovalsClient:
         return ApprovalsClient(self.base_url, worker_tokens(ti_id, SECRET), 10.0, patience=5.0)
