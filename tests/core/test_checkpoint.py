@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import string
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,8 @@ SIGNERS = {
     "ecdsa": KeySigner(CryptoSigner.generate_ecdsa()),
     "rsa": KeySigner(CryptoSigner.generate_rsa(size=2048)),
 }
+BASE64 = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
+ROOT_TEXT = base64.b64encode(ROOT).decode()
 SIGNER = SIGNERS["ed25519"]
 OTHER = KeySigner(CryptoSigner.generate_ed25519())
 KEYS = by_keyid([SIGNER.public_key])
@@ -90,6 +93,16 @@ def test_a_witness_alone_does_not_make_a_checkpoint() -> None:
         verify_checkpoint(resigned(note().split("\n\n")[0] + "\n", name="witness.example/w"), KEYS)
 
 
+def loosened(text: str) -> str:
+    """Return other base64 text that lenient decoders read as the same bytes."""
+    stem = text.rstrip("=")
+    other = BASE64[BASE64.index(stem[-1]) + 1]
+    changed = stem[:-1] + other + "=" * (len(text) - len(stem))
+    tail = text.rpartition(" ")[2], changed.rpartition(" ")[2]
+    assert base64.b64decode(tail[0]) == base64.b64decode(tail[1])
+    return changed
+
+
 TAMPERINGS: dict[str, Callable[[str], str]] = {
     "empty": lambda n: "",
     "no signature": lambda n: n.split("\n\n")[0] + "\n\n",
@@ -108,7 +121,10 @@ TAMPERINGS: dict[str, Callable[[str], str]] = {
     "unknown key's signature under the known name": lambda n: n.split("— ")[0] + note(OTHER).split("\n\n")[1],
     "bad signature beside a good one": lambda n: n + note(size=7).splitlines()[-1] + "\n",
     "base64 broken": lambda n: n[:-3] + "!\n",
-    "base64 with bits after the end": lambda n: n.replace("q", "q", 1)[:-4] + "J==\n",
+    "base64 with bits after the end": lambda n: loosened(n[:-1]) + "\n",
+    "root with bits after the end": lambda n: resigned(
+        n.split("\n\n")[0].replace(ROOT_TEXT, loosened(ROOT_TEXT)) + "\n"
+    ),
     "hyphen for the dash": lambda n: n.replace("— ", "- "),
     "carriage returns": lambda n: n.replace("\n", "\r\n"),
     "a control character": lambda n: n.replace(ORIGIN, ORIGIN + "\x00"),

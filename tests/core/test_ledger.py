@@ -157,6 +157,7 @@ NAMED: dict[str, Tamper] = {
             b'{"actor":"a","data":{"x":1,"index":%d,"kind":"a.b","request_id":null,"time":"1","v":1}}' % i
         ),
     ),
+    "another first field": lambda e, i: changed(e, i, line_of(BODIES[i].replace(b'{"actor"', b'{"Actor"'))),
     "not JSON": lambda e, i: changed(e, i, line_of(b"\x00\xff")),
     "another version": lambda e, i: changed(e, i, line_of(BODIES[i].replace(b'"v":1', b'"v":2'))),
     "dropped": lambda e, i: [*e[: at(i)], *e[at(i) + 1 :]],
@@ -236,6 +237,14 @@ def test_entries_beyond_the_signed_head_are_refused() -> None:
     with pytest.raises(LedgerTamperedError, match="entry 40 not covered") as caught:
         verify([*good_export(), line_of(entry_body(draft(SIZE), SIZE))])
     assert caught.value.index == SIZE
+
+
+@pytest.mark.parametrize("index", [EVERY - 1, 2 * EVERY - 1])
+def test_an_entry_dropped_just_before_a_checkpoint_is_named(index: int) -> None:
+    lines = list(good_export())
+    with pytest.raises(LedgerTamperedError, match=f"entry {index} missing or out of place") as caught:
+        verify([*lines[: at(index)], *lines[at(index) + 1 :]])
+    assert caught.value.index == index
 
 
 def test_an_entry_moved_to_another_place_is_named() -> None:
