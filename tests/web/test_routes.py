@@ -109,7 +109,8 @@ MALFORMED = {
     + b"]" * 5000
     + b"}}}",
     "not a digest": b'{"action": {"kind": "export"}, "evidence": {"datasets": [{"uri": "file:///a", '
-    b'"format": "csv", "sha256": "zz", "size": 1, "rows": 1, "columns": [], "schema_sha256": "zz", "files": []}]}}',
+    b'"format": "csv", "sha256": "zz", "size": 1, "rows": 1, "columns": [], '
+    b'"schema_sha256": "zz", "files": []}]}}',
 }
 
 
