@@ -158,17 +158,22 @@ def test_local_snapshots_need_no_airflow_and_importing_needs_no_arrow(tmp_path: 
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+PEAK = """
+def peak_kb():  # ru_maxrss would not do: a child begins with its parent's
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+"""
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".jsonl", ".parquet"])
 def test_memory_is_bounded_by_the_batch_not_by_the_file(tmp_path: Path, suffix: str) -> None:
-    path = write_dataset(tmp_path / f"large{suffix}", range(250_000))
-    code = (
-        "import resource\n"
+    path = write_dataset(tmp_path / f"large{suffix}", range(1_000_000 if suffix == ".parquet" else 250_000))
+    code = PEAK + (
         "import pyarrow.csv, pyarrow.parquet\n"
         "from airflow_approvals.staging.snapshot import snapshot\n"
-        f"snapshot({str(write_dataset(tmp_path / f'small{suffix}'))!r})\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        f"assert snapshot({str(path)!r}).rows == 250_000\n"
-        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)\n"
+        "before = peak_kb()\n"
+        f"assert snapshot({str(path)!r}).rows >= 250_000\n"
+        "print((peak_kb() - before) // 1024)\n"
     )
 
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
