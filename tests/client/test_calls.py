@@ -48,7 +48,7 @@ def answering(answers: Iterator[Answer]) -> Iterator[tuple[str, list[str]]]:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Once)
-    thread = Thread(target=server.serve_forever, daemon=True)
+    thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", seen
@@ -122,20 +122,22 @@ def test_an_answer_that_waiting_does_not_mend_is_raised_at_once(
 
 
 def test_a_service_that_stays_away_is_said_so_in_the_end() -> None:
-    with client(f"http://127.0.0.1:{free_port()}", patience=0.2) as caller:
-        with pytest.raises(ServiceUnavailableError, match="base_url"):
-            caller.keys()
+    caller = client(f"http://127.0.0.1:{free_port()}", patience=0.2)
+    with caller, pytest.raises(ServiceUnavailableError, match="base_url"):
+        caller.keys()
 
 
 def test_something_else_that_answers_is_not_taken_for_the_service() -> None:
     html = (200, "text/html", b"<html>hello</html>")
-    with answering(iter([html])) as (url, _), client(url, patience=0.0) as caller:
-        with pytest.raises(ServiceUnavailableError, match="something else"):
+    with answering(iter([html])) as (url, _):
+        caller = client(url, patience=0.0)
+        with caller, pytest.raises(ServiceUnavailableError, match="something else"):
             caller.keys()
 
 
 def test_an_id_is_never_a_path_of_its_own() -> None:
-    with answering(iter([problem(404, "request-not-found")])) as (url, seen), client(url) as caller:
-        with pytest.raises(ApprovalsError):
+    with answering(iter([problem(404, "request-not-found")])) as (url, seen):
+        caller = client(url)
+        with caller, pytest.raises(ApprovalsError):
             caller.get_request("../../keys?x=1")
         assert seen == ["GET /approvals/api/v1/requests/..%2F..%2Fkeys%3Fx%3D1"]
