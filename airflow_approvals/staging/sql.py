@@ -8,11 +8,9 @@ is read by the database as whatever type the target column has.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from airflow_approvals.core.errors import (
     ConfigurationError,
@@ -22,11 +20,16 @@ from airflow_approvals.core.errors import (
     SchemaMismatchError,
 )
 from airflow_approvals.core.model import FileDigest, Snapshot
-from airflow_approvals.staging.formats import Batch, find_layout, open_reader
+from airflow_approvals.staging.formats import find_layout, open_reader
 from airflow_approvals.staging.locations import locate
 from airflow_approvals.staging.publish import check_digest, check_names
-
-Mode = Literal["append", "replace"]
+from airflow_approvals.staging.sql_tables import (
+    Loader,
+    Mode,
+    SourceColumn,
+    TargetColumn,
+    split_table_name,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,47 +38,6 @@ class Written:
 
     rows: int
     sha256: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceColumn:
-    """One column of the source, and the name that it has in the table."""
-
-    name: str
-    target: str
-    type: str  # as in the snapshot
-    untyped: bool  # CSV: text that the database reads
-
-
-@dataclass(frozen=True, kw_only=True)
-class TargetColumn:
-    """One column of the table."""
-
-    name: str
-    type: str  # as the database calls it
-    required: bool  # neither null nor a default
-    writable: bool = True  # not computed by the database
-    scale: int | None = None  # digits after the point, where they are limited
-
-
-class Loader(Protocol):
-    """One database's way to load rows in one transaction."""
-
-    def transaction(self) -> AbstractContextManager[None]:
-        """Begin; commit on leaving, roll back on an error; translate the driver's errors."""
-
-    def find_columns(self, table: tuple[str, ...]) -> tuple[TargetColumn, ...]:
-        """Return the table's columns, none when there is no such table."""
-
-    def accepts(self, source: SourceColumn, target: TargetColumn) -> bool:
-        """Return whether every value of the source's type can be kept by the target's."""
-
-    def make_staging(self, table: tuple[str, ...], columns: tuple[SourceColumn, ...]) -> None: ...
-
-    def load(self, batch: Batch) -> None: ...
-
-    def move(self, *, mode: Mode) -> tuple[int, int]:
-        """Move the staged rows to the target; return how many were staged, and how many arrived."""
 
 
 def write_table(
@@ -121,48 +83,6 @@ def write_table(
         if is_ours:
             connection.close()
     return Written(rows=expected.rows, sha256=expected.sha256)
-
-
-def split_table_name(table: str) -> tuple[str, ...]:
-    """Return the parts of `name` or `schema.name`; a part in double quotes may hold anything."""
-    part = r'("(?:[^"\0]|"")+"|[^".\0]+)'
-    found = re.fullmatch(rf"{part}(?:\.{part})?", table)
-    if not found:
-        raise InvalidRequestError(f"table {table!r} is not a name; expected name or schema.name")
-    return tuple(
-        text[1:-1].replace('""', '"') if text.startswith('"') else text for text in found.groups() if text
-    )
-
-
-def quoted(*names: str) -> str:
-    """Return a name for SQL, every part in double quotes."""
-    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
-
-
-def family_of(type_name: str) -> str:
-    """Return the family of an Arrow type by its name: string, int, float, bool, decimal, timestamp, ..."""
-    if found := re.match(r"dictionary<values=([^,]+),", type_name):
-        return family_of(found[1])
-    if type_name.startswith("timestamp"):
-        return "timestamptz" if "tz=" in type_name else "timestamp"
-    for pattern, family in _FAMILIES.items():
-        if re.match(pattern, type_name):
-            return family
-    return "other"
-
-
-_FAMILIES = {
-    r"(large_)?string|string_view": "string",
-    r"u?int\d+$|integer$": "int",
-    r"halffloat|float|double": "float",
-    r"bool": "bool",
-    r"decimal": "decimal",
-    r"date": "date",
-    r"time\d+": "time",
-    r"(large_|fixed_size_)?binary": "binary",
-    r"(large_|fixed_size_)?list|struct|map": "nested",
-    r"null": "null",
-}
 
 
 def _pair_columns(expected: Snapshot, mapping: Mapping[str, str]) -> tuple[SourceColumn, ...]:

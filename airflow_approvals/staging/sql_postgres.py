@@ -10,7 +10,7 @@ from typing import Any
 from airflow_approvals.core.errors import DestinationError, InvalidRequestError, SchemaMismatchError
 from airflow_approvals.staging.formats import Batch
 from airflow_approvals.staging.jsonl_parts import JsonBatch
-from airflow_approvals.staging.sql import Mode, SourceColumn, TargetColumn, family_of, quoted
+from airflow_approvals.staging.sql_tables import Mode, SourceColumn, TargetColumn, family_of, quoted
 from airflow_approvals.staging.sql_values import json_text, plain_batch
 
 STAGING = '"pg_temp"."airflow_approvals_staging"'

@@ -28,7 +28,8 @@ from airflow_approvals.core.errors import (
     SourceUnreadableError,
 )
 from airflow_approvals.staging.snapshot import snapshot
-from airflow_approvals.staging.sql import split_table_name, write_table
+from airflow_approvals.staging.sql import write_table
+from airflow_approvals.staging.sql_tables import split_table_name
 from tests.staging.samples import CANARY, ROWS, SUFFIXES, write_dataset, write_parts
 
 Connect = Callable[[], Any]
