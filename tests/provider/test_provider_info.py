@@ -22,7 +22,7 @@ def options() -> dict[str, dict[str, Any]]:
 
 
 def test_airflow_finds_valid_what_we_say_about_ourselves() -> None:
-    import jsonschema  # type: ignore[import-untyped]  # has none
+    import jsonschema
 
     schema = json.loads(files("airflow").joinpath("provider_info.schema.json").read_text())
     jsonschema.validate(get_provider_info(), schema)
