@@ -289,20 +289,26 @@ class Service:
                 )
                 variables = expression_variables(request.action, request.evidence, request.requesters)
                 voted = gate.add_vote(request, vote, policy, policy_file, variables)
+                # A signer may be far away (a KMS): it signs before the first entry locks the ledger's head.
+                voted = self._with_receipt(voted, now=now)
                 tx.append(_draft_entry("vote.cast", voted, actor=person, now=now, vote=to_json(vote)))
                 if voted.state is not State.PENDING:
                     voted = self._record_decision(tx, voted, actor=person, now=now)
                 tx.update_request(voted)
             return voted
 
+    def _with_receipt(self, decided: ApprovalRequest, *, now: datetime) -> ApprovalRequest:
+        if decided.state is not State.APPROVED or decided.receipt_expires_at is None:
+            return decided
+        statement = receipt.statement_of(decided, decided_at=now, not_after=decided.receipt_expires_at)
+        return replace(decided, receipt=receipt.sign_receipt(statement, self.signer))
+
     def _record_decision(
         self, tx: Transaction, decided: ApprovalRequest, *, actor: str, now: datetime
     ) -> ApprovalRequest:
         facts: dict[str, Any] = {"because": decided.decided_because}
-        if decided.state is State.APPROVED and decided.receipt_expires_at:
-            statement = receipt.statement_of(decided, decided_at=now, not_after=decided.receipt_expires_at)
-            decided = replace(decided, receipt=receipt.sign_receipt(statement, self.signer))
-            facts["receipt_sha256"] = receipt.payload_sha256(decided.receipt or {})
+        if decided.receipt is not None:
+            facts["receipt_sha256"] = receipt.payload_sha256(decided.receipt)
         entry = tx.append(_draft_entry(f"request.{decided.state}", decided, actor=actor, now=now, **facts))
         return replace(decided, decision_index=entry.index)
 

@@ -274,6 +274,9 @@ def report_outcome(request: ApprovalRequest, outcome: Outcome, *, ti_id: str) ->
         if (request.outcome.published, request.outcome.digest) == (outcome.published, outcome.digest):
             return request
         raise AlreadyDecidedError(f"request {request.id} already has an outcome: {request.state}")
-    to = State.COMPLETED if outcome.published else State.FAILED
+    # Whoever says to have published something else is taken at their word: that did not complete this.
+    approved = {dataset.sha256 for dataset in request.evidence.datasets}
+    as_approved = outcome.published and (not approved or outcome.digest in approved)
+    to = State.COMPLETED if as_approved else State.FAILED
     moved = move(request, to, now=outcome.reported_at, because=request.decided_because)
     return replace(moved, outcome=outcome, decided_at=request.decided_at)

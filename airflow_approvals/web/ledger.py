@@ -6,10 +6,11 @@ import json
 from datetime import datetime
 from typing import Any
 
-from airflow_approvals.core.checkpoint import sign_checkpoint
+from airflow_approvals.core.checkpoint import sign_checkpoint, verify_checkpoint
 from airflow_approvals.core.errors import LedgerTamperedError
 from airflow_approvals.core.model import ApprovalRequest
 from airflow_approvals.core.receipt import make_bundle
+from airflow_approvals.core.signature import by_keyid, public_key_from_json
 from airflow_approvals.service import Service
 
 KEYS = 1000
@@ -17,11 +18,18 @@ KEYS = 1000
 
 
 def ensure_checkpoint(service: Service, origin: str, *, now: datetime) -> tuple[int, str]:
-    """Return size and note of a signed checkpoint over everything committed; sign it if need be."""
+    """Return size and note of a signed checkpoint over everything committed; sign it if need be.
+
+    Raises `LedgerTamperedError` when the ledger is not a continuation of the last one signed: a ledger that
+    was cut back or rewritten gets no fresh signature to hide behind.
+    """
     store = service.store
+    last = store.last_checkpoint()
     size = store.ledger_size()
     note = store.find_checkpoint(size)
     if note is None:
+        if last is not None:
+            _check_continues(service, size, *last)
         root = store.ledger_root(size)
         note = sign_checkpoint(origin=origin, size=size, root=root, time=now, signer=service.signer)
         store.save_checkpoint(size, note)
@@ -56,6 +64,16 @@ def public_keys(service: Service) -> list[dict[str, Any]]:
         if key not in keys:
             keys.append(key)
     return keys
+
+
+def _check_continues(service: Service, size: int, signed_size: int, note: str) -> None:
+    keys = by_keyid(public_key_from_json(key) for key in public_keys(service))
+    signed = verify_checkpoint(note, keys)
+    if size < signed_size or service.store.ledger_root(signed_size) != signed.root:
+        raise LedgerTamperedError(
+            f"the ledger has {size} entries and is no continuation of the checkpoint that was signed over "
+            f"{signed_size}; nothing is signed: keep the database as it is, export the ledger and verify it"
+        )
 
 
 def _entry_at(service: Service, index: int) -> bytes:
