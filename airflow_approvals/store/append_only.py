@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 _SAME_KEY = {
     "approvals_ledger_entry": "idx = NEW.idx",
     "approvals_ledger_node": "level = NEW.level AND idx = NEW.idx",
+    "approvals_checkpoint": "size = NEW.size",
 }
 _FUNCTION = "approvals_refuse_change"
 
@@ -42,7 +43,8 @@ def find_guards(connection: Connection) -> frozenset[str]:
     """Return the names of the triggers that exist and are enabled."""
     query = (
         "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled IN ('O', 'A') "
-        "AND tgrelid IN (to_regclass('approvals_ledger_entry'), to_regclass('approvals_ledger_node'))"
+        "AND tgrelid IN (to_regclass('approvals_ledger_entry'), to_regclass('approvals_ledger_node'), "
+        "to_regclass('approvals_checkpoint'))"
         if connection.dialect.name == "postgresql"
         else "SELECT name FROM sqlite_master WHERE type = 'trigger'"
     )

@@ -63,6 +63,17 @@ def entries_of_kind(connection: Connection, kind: str, *, limit: int) -> Sequenc
     return [Entry(index=idx, body=bytes(body)) for idx, body in rows]
 
 
+def entries_of_request(connection: Connection, request_id: str, *, limit: int) -> Sequence[Entry]:
+    """Return the newest entries about one request, newest first."""
+    rows = connection.execute(
+        select(ledger_entries.c.idx, ledger_entries.c.body)
+        .where(ledger_entries.c.request_id == request_id)
+        .order_by(ledger_entries.c.idx.desc())
+        .limit(limit)
+    )
+    return [Entry(index=idx, body=bytes(body)) for idx, body in rows]
+
+
 def find_last_entry(connection: Connection, kind: str) -> Entry | None:
     """Return the newest entry of `kind`; the head is locked, so it stays the newest in this transaction."""
     _lock_head(connection)
@@ -125,8 +136,10 @@ def consistency_proof(connection: Connection, old_size: int, new_size: int) -> t
 
 def save_checkpoint(connection: Connection, size: int, note: str) -> None:
     """Keep the signed checkpoint; one kept for this size before stays, it may have been given out."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    connection.execute(dialect.insert(checkpoints).values(size=size, note=note).on_conflict_do_nothing())
+    # SQLite's guard refuses even an insert that would do nothing; its one writer is never overtaken.
+    if find_checkpoint(connection, size) is None:
+        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+        connection.execute(dialect.insert(checkpoints).values(size=size, note=note).on_conflict_do_nothing())
 
 
 def find_checkpoint(connection: Connection, size: int) -> str | None:

@@ -103,12 +103,15 @@ TAMPERINGS = {
     "entry moved": "UPDATE approvals_ledger_entry SET idx = 9 WHERE idx = 1",
     "node changed": "UPDATE approvals_ledger_node SET hash = hash WHERE level = 0",
     "node removed": "DELETE FROM approvals_ledger_node WHERE level = 1",
+    "checkpoint changed": "UPDATE approvals_checkpoint SET note = note",
+    "checkpoint removed": "DELETE FROM approvals_checkpoint",
 }
 
 
 @pytest.mark.parametrize("statement", TAMPERINGS.values(), ids=TAMPERINGS.keys())
 def test_the_database_refuses_to_change_what_is_written(store: SqlStore, statement: str) -> None:
     before = fill(store, 3)
+    store.save_checkpoint(3, "a note")
     with pytest.raises(exc.DBAPIError, match="append-only"), store.engine.begin() as connection:
         connection.execute(text(statement))
     assert list(store.entries_after(-1, limit=10)) == before
