@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_approvals.core.errors import ApprovalsError, PolicyError
+from airflow_approvals.core.errors import ApprovalsError, ConfigurationError, PolicyError
 from airflow_approvals.core.policy import PolicyFile, parse_policy_file
 from airflow_approvals.service import Service
 from airflow_approvals.settings import Settings, read_settings
@@ -112,6 +112,38 @@ def build_service(settings: Settings) -> Service:
         policies=FilePolicySource(Path(settings.policy_file)),
         signer=signer,
     )
+
+
+def check_database() -> None:
+    """Raise `ConfigurationError` unless the metadata database has our tables, at our version, guarded."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from airflow_approvals.store.engine import open_engine
+    from airflow_approvals.store.schema import check_schema
+
+    url, connect_args = _metadata_database()
+    engine = open_engine(url, connect_args)
+    try:
+        check_schema(engine)
+    except SQLAlchemyError as error:
+        raise ConfigurationError(
+            f"metadata database: not readable ({type(error).__name__}); check [database] sql_alchemy_conn"
+        ) from error
+    finally:
+        engine.dispose()
+
+
+def check_signing_key(settings: Settings) -> str:
+    """Return the id of the key that would sign; raise `ConfigurationError`, and make none, if there is none."""
+    from airflow_approvals.keys import KEY_FILE, load_signer
+
+    if not settings.signing_key and not (settings.home / KEY_FILE).exists():
+        raise ConfigurationError(
+            f"[approvals] signing_key: there is no key at {settings.home / KEY_FILE} yet; "
+            "the API server makes one when it first starts"
+        )
+    public = Path(settings.public_key_file) if settings.public_key_file else None
+    return load_signer(settings.signing_key, public_key_file=public, home=settings.home).keyid
 
 
 def build_app() -> FastAPI:

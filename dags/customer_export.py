@@ -1,7 +1,7 @@
 """Stages a customer list, and exports it once somebody else has approved exactly those bytes.
 
-`make demo` runs it. On an Airflow of your own, set the Variable `customer_folder` to a `file://` URI of a folder
-that all workers see, put `source/customers.csv` into it, and allow its `outbox` in the policy file.
+`make demo` runs it. On an Airflow of your own, set the Variable `customer_folder` to the `file://` URI of a
+folder that all workers see, put `source/customers.csv` into it, and allow its `outbox` in the policy file.
 """
 
 from __future__ import annotations

@@ -70,6 +70,7 @@ def attack_while_running(stage: Stage, promises: Promises) -> None:
 
 def attack_after_the_end(stage: Stage, promises: Promises) -> None:
     """Everything that must hold with files and public keys alone; Airflow has been stopped."""
+    _nothing_came_later(stage, promises)
     _published_is_approved(stage, promises)
     _ledger(stage, promises)
     _tampered_ledger(stage, promises)
@@ -128,7 +129,9 @@ def _changed_after_approval(stage: Stage, promises: Promises) -> None:
     """Approve, then swap a value in the staged file before the export gets to publish it."""
     request = _waiting(stage, "changed")
     staged = stage.places.staged("changed")
-    _answer(stage, "approve", request)
+    # Not through the command line: it would take as long to end as the export to begin.
+    with stage.client("alice") as client:
+        client.vote(request.id, "approve", revision=request.revision)
     content = bytearray(staged.read_bytes())
     content[len(content) // 2] ^= 1
     staged.write_bytes(content)
@@ -191,6 +194,21 @@ def _second_redeem(stage: Stage, promises: Promises) -> None:
         first == "success" and once.exists() and refusal == "receipt-used" and not _leftovers(twice),
         f"the first use published, the second was refused as {refusal}",
     )
+
+
+def _nothing_came_later(stage: Stage, promises: Promises) -> None:
+    """Look again at every destination that must have stayed empty, now that nothing runs any more."""
+    forbidden = {
+        "changed_after_approval_blocked": stage.places.published("changed"),
+        "mark_success_bypass_blocked": stage.places.published("marked"),
+        "denied_export_absent": stage.places.published("denied"),
+        "second_redeem_refused": stage.places.outbox / "twice.csv",
+    }
+    for name, destination in forbidden.items():
+        if _leftovers(destination):
+            promises.observe(name, False, f"{destination.name} appeared after all")
+    left = sorted(path.name for path in stage.places.outbox.iterdir())
+    console.print(f"  in the outbox: {', '.join(left)}")
 
 
 # --- evidence -----------------------------------------------------------------------------------------------
@@ -259,7 +277,7 @@ def _tampered_ledger(stage: Stage, promises: Promises) -> None:
     promises.observe(
         "tampered_ledger_found",
         all(found) and refused == {"UPDATE", "DELETE"},
-        f"{sum(found)} of {len(found)} damaged copies named; the table refused {' and '.join(sorted(refused))}",
+        f"{sum(found)} of {len(found)} damaged copies found; the table refused {', '.join(sorted(refused))}",
     )
 
 

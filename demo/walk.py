@@ -55,8 +55,8 @@ def _say_how_to_answer(stage: Stage, request: ApprovalRequest) -> None:
     for verdict in ("approve", "deny"):
         reason = " --reason 'not this month'" if verdict == "deny" else ""
         console.print(
-            f"  APPROVALS_PASSWORD={shlex.quote(stage.passwords['alice'])} {command} {verdict} {request.id[:8]}"
-            f" --username alice --url {stage.airflow.url}{reason}"
+            f"  APPROVALS_PASSWORD={shlex.quote(stage.passwords['alice'])} {command} {verdict}"
+            f" {request.id[:8]} --username alice --url {stage.airflow.url}{reason}"
         )
     console.print(
         f"\nBob may answer too, engineer may only try. Airflow itself: {stage.airflow.url} "

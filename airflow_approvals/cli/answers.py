@@ -6,6 +6,8 @@ import sys
 from argparse import Namespace
 from datetime import UTC, datetime
 
+from rich.text import Text
+
 from airflow_approvals.cli.exits import Exit
 from airflow_approvals.cli.output import print_json, print_line, stdout
 from airflow_approvals.cli.requests import find_request_id
@@ -82,7 +84,8 @@ def _vote(args: Namespace, verdict: Verdict) -> int:
 def _is_meant(verdict: Verdict) -> bool:
     if not sys.stdin.isatty():
         raise InvalidRequestError(f"to {verdict} without a terminal to ask in, add --yes")
-    reply = stdout().input(f"\n{verdict.value.capitalize()} exactly this? [y/N] ")
+    # As `Text`: in a string, rich would take [y/N] for markup.
+    reply = stdout().input(Text(f"\n{verdict.value.capitalize()} exactly this? [y/N] "))
     return reply.strip().lower() in ("y", "yes")
 
 
