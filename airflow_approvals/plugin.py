@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from functools import cached_property
 from typing import Any
+from urllib.parse import urlsplit
 
 from airflow.plugins_manager import AirflowPlugin
 
 
 class ApprovalsPlugin(AirflowPlugin):
-    """Mounts the approvals API under /approvals."""
+    """Mounts the approvals app under /approvals, and puts its pages into Airflow's own."""
 
     name = "approvals"
 
@@ -19,3 +20,26 @@ class ApprovalsPlugin(AirflowPlugin):
         from airflow_approvals.wiring import build_app
 
         return [{"name": "approvals", "url_prefix": "/approvals", "app": build_app()}]
+
+    @cached_property
+    def external_views(self) -> list[Any]:  # type: ignore[override]  # Airflow declares a class attribute
+        from airflow.configuration import conf
+
+        # Airflow may be served below a path; it puts the address into its frame as it stands here.
+        below = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
+        task = "{DAG_ID}/{RUN_ID}/{TASK_ID}/{MAP_INDEX}"
+        return [
+            {
+                "name": "Approvals",
+                "href": f"{below}/approvals/",
+                "destination": "nav",
+                "url_route": "approvals",
+                "nav_top_level": True,  # 3.3; a 3.1 lists it under Plugins' own menu
+            },
+            {
+                "name": "Approval",
+                "href": f"{below}/approvals/task-instances/{task}",
+                "destination": "task_instance",
+                "url_route": "approval",
+            },
+        ]

@@ -32,6 +32,7 @@ class RequestFilter:
     policy: str | None = None
     requester: str | None = None
     ids: tuple[str, ...] = ()
+    search: str | None = None  # words, each of which must stand somewhere in names, addresses or the reason
     visible_to: Visibility | None = None  # None: all of them
     limit: int = 50  # at most 500
     offset: int = 0
@@ -113,6 +114,9 @@ class Store(Protocol):
 
     def entries_of_kind(self, kind: str, *, limit: int) -> Sequence[Entry]:
         """Return the newest entries of `kind`, newest first."""
+
+    def entries_of_request(self, request_id: str, *, limit: int) -> Sequence[Entry]:
+        """Return the newest entries about one request, newest first."""
 
     def leaves_after(self, index: int, *, limit: int) -> Sequence[tuple[bytes, bytes]]:
         """Return body and stored leaf hash of the entries after `index`, in order."""

@@ -38,6 +38,8 @@ from airflow_approvals.store.tables import (
 )
 
 MAX_PAGE = 500
+MAX_WORDS = 8
+"""Words of one search; each is looked for in every row."""
 
 
 def get_request(connection: Connection, request_id: str, *, for_update: bool = False) -> ApprovalRequest:
@@ -107,7 +109,8 @@ def list_requests(connection: Connection, wanted: RequestFilter) -> Page:
             f"a page holds 1 to {MAX_PAGE} requests from offset 0 on; "
             f"asked for {wanted.limit} from {wanted.offset}"
         )
-    _check_text(wanted.dag_id, wanted.run_id, wanted.task_id, wanted.policy, wanted.requester, *wanted.ids)
+    texts = (wanted.dag_id, wanted.run_id, wanted.task_id, wanted.policy, wanted.requester, wanted.search)
+    _check_text(*texts, *wanted.ids)
     conditions = _conditions(wanted)
     total = connection.scalar(select(func.count()).select_from(requests).where(*conditions))
     rows = connection.execute(
@@ -209,6 +212,7 @@ def _conditions(wanted: RequestFilter) -> list[ColumnElement[bool]]:
         conditions.append(requests.c.id.in_(wanted.ids))
     if wanted.requester is not None:
         conditions.append(_asked_by(wanted.requester))
+    conditions.extend(_mentions(word) for word in (wanted.search or "").split()[:MAX_WORDS])
     if wanted.visible_to is not None:
         conditions.append(_visible_to(wanted.visible_to))
     return conditions
@@ -216,6 +220,16 @@ def _conditions(wanted: RequestFilter) -> list[ColumnElement[bool]]:
 
 def _asked_by(person: str) -> ColumnElement[bool]:
     return requests.c.id.in_(select(requesters.c.request_id).where(requesters.c.person == person))
+
+
+def _mentions(word: str) -> ColumnElement[bool]:
+    action = requests.c.document["action"]
+    texts = (
+        *(requests.c[name] for name in ("id", "state", "dag_id", "run_id", "task_id", "policy")),
+        *(action[name].as_string() for name in ("kind", "source", "destination", "justification")),
+    )
+    named = select(requesters.c.request_id).where(requesters.c.person.icontains(word, autoescape=True))
+    return or_(*(text.icontains(word, autoescape=True) for text in texts), requests.c.id.in_(named))
 
 
 def _visible_to(viewer: Visibility) -> ColumnElement[bool]:

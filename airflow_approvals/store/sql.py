@@ -89,6 +89,10 @@ class SqlStore:
         with self._database.reading() as connection:
             return ledger.entries_of_kind(connection, kind, limit=limit)
 
+    def entries_of_request(self, request_id: str, *, limit: int) -> Sequence[Entry]:
+        with self._database.reading() as connection:
+            return ledger.entries_of_request(connection, request_id, limit=limit)
+
     def leaves_after(self, index: int, *, limit: int) -> Sequence[tuple[bytes, bytes]]:
         with self._database.reading() as connection:
             return ledger.leaves_after(connection, index, limit=limit)

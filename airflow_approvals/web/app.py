@@ -18,6 +18,7 @@ from airflow_approvals.web.backend import Backend
 from airflow_approvals.web.background import Background
 from airflow_approvals.web.callers import Users
 from airflow_approvals.web.limits import BodyLimit
+from airflow_approvals.web.pages import forms, routes
 from airflow_approvals.web.problems import add_problem_handlers
 
 API = "/api/v1"
@@ -45,6 +46,8 @@ def create_app(build: Callable[[], Service], settings: Settings, users: Users) -
     app.add_middleware(BodyLimit)
     app.include_router(api.router, prefix=API)
     app.include_router(reading.router, prefix=API)
+    app.include_router(routes.router)
+    app.include_router(forms.router)
     _add_docs(app)
     return app
 

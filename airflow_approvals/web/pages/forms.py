@@ -1,0 +1,137 @@
+"""The pages' forms: the same service calls as the API's, with refusals shown in place, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import RedirectResponse
+
+from airflow_approvals.core.errors import ApprovalsError, InvalidRequestError
+from airflow_approvals.core.model import ApprovalRequest, Channel, Person, Verdict
+from airflow_approvals.service import Service
+from airflow_approvals.web.api import Call, ThisCall
+from airflow_approvals.web.backend import now
+from airflow_approvals.web.callers import the_user
+from airflow_approvals.web.pages.csrf import FIELD, check_form
+from airflow_approvals.web.pages.render import root_of
+from airflow_approvals.web.pages.route import PageRoute
+from airflow_approvals.web.pages.routes import request_page
+from airflow_approvals.web.problems import status_of
+from airflow_approvals.web.views import RequestId
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+MAX_FIELDS = 20
+_FORM = "application/x-www-form-urlencoded"
+
+Form = dict[str, str]
+Change = Callable[[Service, Person], ApprovalRequest]
+
+
+async def form_of(request: Request, call: ThisCall) -> Form:
+    """Return the fields of a form that one of our own pages sent; raise for any other."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
+        raise InvalidRequestError(f"a form must be sent as {_FORM}; load the page again")
+    try:
+        text = (await request.body()).decode()
+        fields = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
+    except ValueError:
+        raise InvalidRequestError("the form cannot be read; load the page again") from None
+    # Browsers send line ends as CR LF.
+    form = {name: value.replace("\r\n", "\n") for name, value in fields}
+    check_form(request, form.get(FIELD, ""), the_user(call.caller).person, call.backend.settings)
+    return form
+
+
+ThisForm = Annotated[Form, Depends(form_of)]
+
+
+@router.post("/requests/{request_id}/vote")
+async def vote(request: Request, call: ThisCall, request_id: RequestId, form: ThisForm) -> Response:
+    """Approve or deny what this page has shown."""
+    word = form.get("verdict", "")
+    if word not in set(Verdict):
+        raise InvalidRequestError("verdict: expected approve or deny; load the page again")
+
+    def change(service: Service, person: Person) -> ApprovalRequest:
+        return service.cast_vote(
+            person,
+            request_id,
+            Verdict(word),
+            reason=form.get("reason", ""),
+            revision=_number(form, "revision"),
+            channel=Channel.PAGE,
+            now=now(),
+        )
+
+    return await _answered(request, call, request_id, word, change, form)
+
+
+@router.post("/requests/{request_id}/ask")
+async def ask(request: Request, call: ThisCall, request_id: RequestId, form: ThisForm) -> Response:
+    """Ask for more context."""
+
+    def change(service: Service, person: Person) -> ApprovalRequest:
+        return service.ask(person, request_id, form.get("question", ""), channel=Channel.PAGE, now=now())
+
+    return await _answered(request, call, request_id, "ask", change, form)
+
+
+@router.post("/requests/{request_id}/answer")
+async def answer(request: Request, call: ThisCall, request_id: RequestId, form: ThisForm) -> Response:
+    """Answer a question, as the requester."""
+
+    def change(service: Service, person: Person) -> ApprovalRequest:
+        number = _number(form, "question_id")
+        return service.answer(person, request_id, number, form.get("answer", ""), now=now())
+
+    return await _answered(request, call, request_id, "answer", change, form)
+
+
+@router.post("/requests/{request_id}/cancel")
+async def cancel(request: Request, call: ThisCall, request_id: RequestId, form: ThisForm) -> Response:
+    """Withdraw a pending request."""
+
+    def change(service: Service, person: Person) -> ApprovalRequest:
+        return service.cancel(person, request_id, reason=form.get("because", ""), now=now())
+
+    return await _answered(request, call, request_id, "cancel", change, form)
+
+
+@router.post("/requests/{request_id}/revoke")
+async def revoke(request: Request, call: ThisCall, request_id: RequestId, form: ThisForm) -> Response:
+    """Take an approval back before it is used."""
+
+    def change(service: Service, person: Person) -> ApprovalRequest:
+        return service.revoke(person, request_id, reason=form.get("because", ""), now=now())
+
+    return await _answered(request, call, request_id, "revoke", change, form)
+
+
+async def _answered(
+    request: Request, call: Call, request_id: str, attempt: str, change: Change, form: Form
+) -> Response:
+    """Make the change and lead back to the page; a refusal is shown on it, with what was typed."""
+    async with call.refusals_recorded(attempt, request_id):
+        await call.seen(request_id)
+    person = the_user(call.caller).person
+    try:
+        await call.backend.run(lambda: change(call.backend.service, person))
+    except ApprovalsError as refusal:
+        call.backend.events.wake()
+        problem = str(refusal).replace(f"request {request_id}", "this request")
+        return await request_page(
+            request, call, request_id, problem=problem, entered=form, status=status_of(type(refusal))
+        )
+    call.backend.events.wake()
+    return RedirectResponse(f"{root_of(request)}/requests/{request_id}?done={attempt}", status_code=303)
+
+
+def _number(form: Form, name: str) -> int:
+    text = form.get(name, "")
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise InvalidRequestError(f"{name}: expected a number; load the page again")
+    return int(text)

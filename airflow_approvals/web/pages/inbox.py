@@ -1,0 +1,185 @@
+"""The inbox: what waits for an answer of mine, what I asked for, what is open, what is over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from urllib.parse import urlencode
+
+from airflow_approvals.core.errors import InvalidRequestError
+from airflow_approvals.core.identity import person_named
+from airflow_approvals.core.model import ApprovalRequest, Person, State
+from airflow_approvals.core.policy import PolicyFile
+from airflow_approvals.core.progress import approver_groups
+from airflow_approvals.ports import RequestFilter, Visibility
+from airflow_approvals.service import Service
+
+PAGE = 25
+_BATCH = 500
+MAX_OPEN = 5000
+"""Open requests that are looked through for one person's list; there is a filter for those who have more."""
+
+_RUNNING = (State.PENDING, State.APPROVED, State.REDEEMED)
+_OVER = tuple(state for state in State if state not in _RUNNING)
+
+
+class View(StrEnum):
+    """Which list is shown."""
+
+    ANSWER = "answer"
+    MINE = "mine"
+    OPEN = "open"
+    HISTORY = "history"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What somebody wants to see of the inbox, as the address says it."""
+
+    view: View = View.ANSWER
+    search: str = ""
+    state: str = ""
+    policy: str = ""
+    dag: str = ""
+    requester: str = ""
+    page: int = 1
+
+    def query(self, **changes: object) -> str:
+        """Return the address's query for this list with `changes`; what is empty is left out."""
+        told = {**vars(self), **changes}
+        return urlencode({name: value for name, value in told.items() if value not in ("", 1)})
+
+    def whole(self, view: View) -> str:
+        """Return the address's query for one whole list."""
+        return Wanted(view=view).query()
+
+    @property
+    def is_filtered(self) -> bool:
+        return any((self.search, self.state, self.policy, self.dag, self.requester))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One request in one line."""
+
+    request: ApprovalRequest
+    rows: int | None
+    standing: str  # how far it is, or what came of it
+
+    @property
+    def is_open(self) -> bool:
+        return self.request.state is State.PENDING
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inbox:
+    """One page of one list."""
+
+    rows: tuple[Row, ...]
+    total: int
+    pages: int
+    to_answer: int
+
+
+def inbox_of(
+    service: Service,
+    person: Person,
+    wanted: Wanted,
+    *,
+    policy_file: PolicyFile | None,
+    visible_to: Visibility | None,
+    now: datetime,
+) -> Inbox:
+    """Return the page; open requests that run out first come first, past ones newest first."""
+    mine = _answerable(service, person, Wanted(), policy_file, now)
+    offset = (wanted.page - 1) * PAGE
+    if wanted.view is View.ANSWER:
+        found = _answerable(service, person, wanted, policy_file, now) if wanted.is_filtered else mine
+        requests, total = found[offset : offset + PAGE], len(found)
+    else:
+        page = service.store.list_requests(_filter(wanted, person, visible_to, offset=offset))
+        requests, total = page.requests, page.total
+    return Inbox(
+        rows=tuple(_row(service, request, policy_file) for request in requests),
+        total=total,
+        pages=max(1, -(-total // PAGE)),
+        to_answer=len(mine),
+    )
+
+
+def _answerable(
+    service: Service, person: Person, wanted: Wanted, policy_file: PolicyFile | None, now: datetime
+) -> Sequence[ApprovalRequest]:
+    """Return open requests that `person` may and did not yet vote on, those that run out first first."""
+    if policy_file is None:
+        return ()
+    policies = {
+        policy.name: policy for policy in policy_file.policies if approver_groups(policy_file, policy, person)
+    }
+    scope = Visibility(person=person, policies=tuple(policies), dag_ids=())
+    asked = replace(_filter(wanted, person, scope), states=(State.PENDING,), limit=_BATCH)
+    found: list[ApprovalRequest] = []
+    for offset in range(0, MAX_OPEN, _BATCH):
+        page = service.store.list_requests(replace(asked, offset=offset)).requests
+        found.extend(page)
+        if len(page) < _BATCH:
+            break
+    return sorted(
+        (
+            request
+            for request in found
+            if request.policy in policies
+            and now < request.expires_at
+            and all(vote.voter != person for vote in request.votes)
+            and (person not in request.requesters or policies[request.policy].self_approval == "allowed")
+        ),
+        key=lambda request: request.expires_at,
+    )
+
+
+def _filter(
+    wanted: Wanted, person: Person, visible_to: Visibility | None, *, offset: int = 0
+) -> RequestFilter:
+    states = states_of(wanted.view)
+    # A state that this list never shows does not narrow it.
+    states = tuple(state for state in states if state == wanted.state) or states
+    requester = person_named(wanted.requester) if wanted.requester else None
+    if wanted.view is View.MINE:
+        requester = person
+    return RequestFilter(
+        states=states,
+        search=wanted.search or None,
+        dag_id=wanted.dag or None,
+        policy=wanted.policy or None,
+        requester=requester,
+        visible_to=visible_to,
+        limit=PAGE,
+        offset=offset,
+    )
+
+
+def _row(service: Service, request: ApprovalRequest, policy_file: PolicyFile | None) -> Row:
+    progress = service.progress_of(request) if policy_file is not None else None
+    datasets = request.evidence.datasets
+    return Row(
+        request=request,
+        rows=sum(dataset.rows for dataset in datasets) if datasets else None,
+        standing=progress.missing if progress is not None else request.decided_because,
+    )
+
+
+def states_of(view: View) -> tuple[State, ...]:
+    """Return the states of the requests in a list."""
+    if view is View.ANSWER:
+        return (State.PENDING,)
+    return _OVER if view is View.HISTORY else _RUNNING
+
+
+def check_requester(name: str) -> str:
+    """Return the name of a person to look for; one that nobody can have finds nothing instead of failing."""
+    try:
+        return person_named(name) if name.strip() else ""
+    except InvalidRequestError:
+        return "-"

@@ -1,0 +1,149 @@
+"""Everything that the page of one request shows, gathered from the record."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from airflow_approvals.core.errors import ReceiptInvalidError, VerificationError
+from airflow_approvals.core.model import ApprovalRequest, Origin, Person, State, digest_of_action
+from airflow_approvals.core.progress import Progress
+from airflow_approvals.core.receipt import Receipt, verify_bundle
+from airflow_approvals.core.signature import public_keys_from_json
+from airflow_approvals.ports import Visibility
+from airflow_approvals.service import Service
+from airflow_approvals.web.callers import policy_file_or_none
+from airflow_approvals.web.ledger import bundle_of, public_keys
+from airflow_approvals.web.pages.abilities import Abilities, abilities_of
+from airflow_approvals.web.pages.changes import Changes, changes_of, find_prior
+from airflow_approvals.web.pages.pii import PiiChart, chart_of
+from airflow_approvals.web.pages.timeline import MAX_ENTRIES, Happening, timeline_of
+
+_SUCCESSOR = re.compile(r"superseded by ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceiptCheck:
+    """What came of verifying the receipt with its place in the ledger, just now."""
+
+    receipt: Receipt | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """An address from outside; only one that leads to a web page can be followed."""
+
+    text: str
+    href: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestPage:
+    """The facts, ready to be laid out."""
+
+    request: ApprovalRequest
+    after: int  # ledger index of the last thing that was looked at
+    progress: Progress | None
+    abilities: Abilities
+    changes: Changes | None
+    pii: PiiChart | None
+    pii_facts: tuple[tuple[str, str], ...]
+    timeline: tuple[Happening, ...]
+    check: ReceiptCheck | None
+    links: tuple[Link, ...]
+    parameters: str
+    task_path: str | None
+    successor: str | None
+
+    @property
+    def is_open(self) -> bool:
+        return self.request.state is State.PENDING
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """Until when something can still happen."""
+        if self.request.state is State.PENDING:
+            return self.request.expires_at
+        return self.request.receipt_expires_at if self.request.state is State.APPROVED else None
+
+
+def page_of(
+    service: Service,
+    request_id: str,
+    person: Person,
+    *,
+    visible_to: Visibility | None,
+    origin: str,
+    now: datetime,
+) -> RequestPage:
+    """Return the page of a request that `person` may see; `origin` is the ledger's name."""
+    # Before the request is read: what happens in between is told by the events that come after.
+    after = service.store.ledger_size() - 1
+    request = service.store.get_request(request_id)
+    prior = find_prior(service.store, request, visible_to)
+    known_policy = policy_file_or_none(service.policies) is not None
+    entries = service.store.entries_of_request(request.id, limit=MAX_ENTRIES)
+    successor = _SUCCESSOR.search(request.decided_because)
+    return RequestPage(
+        request=request,
+        after=after,
+        progress=service.progress_of(request) if known_policy else None,
+        abilities=abilities_of(service, request, person, now=now),
+        changes=changes_of(prior, request) if prior is not None else None,
+        pii=chart_of(request.evidence.pii),
+        pii_facts=_plain_facts(request.evidence.pii),
+        timeline=timeline_of(entries),
+        check=check_receipt(service, request, origin=origin, now=now),
+        links=tuple(_link(address) for address in request.evidence.links),
+        parameters=_told(request.action.parameters) if request.action.parameters else "",
+        task_path=_task_path(request.origin) if request.origin else None,
+        successor=successor[1] if successor else None,
+    )
+
+
+def check_receipt(
+    service: Service, request: ApprovalRequest, *, origin: str, now: datetime
+) -> ReceiptCheck | None:
+    """Verify the receipt as an auditor would, with the keys that have signed here; None if there is none."""
+    try:
+        bundle = bundle_of(service, request, origin, now=now)
+        if bundle is None:
+            return None
+        receipt = verify_bundle(bundle, public_keys_from_json(public_keys(service)))
+        digest = digest_of_action(request.action, request.evidence)
+        if (receipt.request_id, receipt.action_digest) != (request.id, digest):
+            raise ReceiptInvalidError(
+                "the receipt is genuine, and of something else than this page shows; do not rely on either"
+            )
+    except VerificationError as error:
+        return ReceiptCheck(receipt=None, problem=str(error))
+    return ReceiptCheck(receipt=receipt)
+
+
+def _link(address: str) -> Link:
+    try:
+        is_web = urlsplit(address).scheme.lower() in ("http", "https") and address.isprintable()
+    except ValueError:
+        is_web = False
+    return Link(text=address, href=address if is_web else None)
+
+
+def _task_path(origin: Origin) -> str:
+    parts = ("dags", origin.dag_id, "runs", origin.run_id, "tasks", origin.task_id)
+    mapped = f"/mapped/{origin.map_index}" if origin.map_index >= 0 else ""
+    return "".join(f"/{quote(part, safe='')}" for part in parts) + mapped
+
+
+def _plain_facts(pii: dict[str, Any] | None) -> tuple[tuple[str, str], ...]:
+    """Return what a PII report says beside its columns: mode, engine, digests."""
+    plain = (pii or {}).items()
+    return tuple((name, str(value)) for name, value in plain if isinstance(value, str | int | float | bool))
+
+
+def _told(parameters: dict[str, Any]) -> str:
+    return json.dumps(parameters, indent=2, ensure_ascii=False, sort_keys=True)

@@ -1,0 +1,198 @@
+"""The pages that are only looked at: inbox, request, task instance, receipt, and the files they need."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
+
+from airflow_approvals.core.errors import RequestNotFoundError
+from airflow_approvals.ports import RequestFilter
+from airflow_approvals.web.api import Call, ThisCall
+from airflow_approvals.web.backend import now
+from airflow_approvals.web.callers import policy_file_or_none, the_user, visibility_of
+from airflow_approvals.web.ledger import bundle_of
+from airflow_approvals.web.pages.csrf import token_for
+from airflow_approvals.web.pages.inbox import (
+    Inbox,
+    View,
+    Wanted,
+    check_requester,
+    inbox_of,
+    states_of,
+)
+from airflow_approvals.web.pages.render import airflow_root_of, asset, render, root_of
+from airflow_approvals.web.pages.request import RequestPage, page_of
+from airflow_approvals.web.pages.route import PageRoute
+from airflow_approvals.web.views import RequestId
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+_FOREVER = "private, max-age=31536000, immutable"
+
+Word = Annotated[str, Query(max_length=250)]
+
+
+@router.get("/")
+async def show_inbox(
+    request: Request,
+    call: ThisCall,
+    view: View = View.ANSWER,
+    search: Word = "",
+    state: Word = "",
+    policy: Word = "",
+    dag: Word = "",
+    requester: Word = "",
+    page: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
+) -> Response:
+    """Show one page of one list."""
+    wanted = Wanted(
+        view=view,
+        search=search.strip().replace("\x00", ""),
+        state=state,
+        policy=policy,
+        dag=dag,
+        requester=check_requester(requester),
+        page=page,
+    )
+    return render(request, "inbox.html", await call.backend.run(_inbox, call, wanted))
+
+
+def _inbox(call: Call, wanted: Wanted) -> dict[str, Any]:
+    service, user, at = call.backend.service, the_user(call.caller), now()
+    policy_file = policy_file_or_none(service.policies)
+    after = service.store.ledger_size() - 1
+    found: Inbox = inbox_of(
+        service,
+        user.person,
+        wanted,
+        policy_file=policy_file,
+        visible_to=visibility_of(call.users, user, policy_file),
+        now=at,
+    )
+    return {
+        "person": user.person,
+        "now": at,
+        "after": after,
+        "wanted": wanted,
+        "inbox": found,
+        "views": View,
+        "states": states_of(wanted.view),
+        "policies": [each.name for each in policy_file.policies] if policy_file else [],
+        "no_policy": policy_file is None,
+        "stale_policy": policy_file is not None and service.policies.problem() is not None,
+    }
+
+
+@router.get("/requests/{request_id}")
+async def show_request(
+    request: Request, call: ThisCall, request_id: RequestId, done: Annotated[str, Query(max_length=20)] = ""
+) -> Response:
+    """Show one request, and what may be done with it."""
+    await call.seen(request_id)
+    return await request_page(request, call, request_id, notice=DONE.get(done))
+
+
+DONE = {
+    "approve": "Your approval is on the record.",
+    "deny": "Your denial is on the record. The task will not write anything.",
+    "ask": "Your question is on the record. The requester is asked; the clock goes on.",
+    "answer": "Your answer is on the record.",
+    "cancel": "The request is withdrawn.",
+    "revoke": "The approval is taken back. It can no longer be used.",
+}
+
+
+async def request_page(
+    request: Request,
+    call: Call,
+    request_id: str,
+    *,
+    notice: str | None = None,
+    problem: str | None = None,
+    entered: dict[str, str] | None = None,
+    status: int = 200,
+) -> Response:
+    """Return the page; `problem` says in place why an answer was refused, `entered` keeps what was typed."""
+    user = the_user(call.caller)
+    token = token_for(request, user.person, call.backend.settings)
+    page = await call.backend.run(_request, call, request_id)
+    facts = {
+        "person": user.person,
+        "now": now(),
+        "after": page.after,
+        "page": page,
+        "request": page.request,
+        "token": token,
+        "notice": notice,
+        "problem": problem,
+        "entered": entered or {},
+        "airflow": airflow_root_of(request),
+    }
+    return render(request, "request.html", facts, status=status)
+
+
+def _request(call: Call, request_id: str) -> RequestPage:
+    service, user = call.backend.service, the_user(call.caller)
+    return page_of(
+        service,
+        request_id,
+        user.person,
+        visible_to=visibility_of(call.users, user, policy_file_or_none(service.policies)),
+        origin=call.backend.settings.ledger_origin,
+        now=now(),
+    )
+
+
+@router.get("/requests/{request_id}/receipt")
+async def download_receipt(call: ThisCall, request_id: RequestId) -> Response:
+    """Hand out the receipt with its proof, to be verified elsewhere."""
+    found = await call.seen(request_id)
+    origin = call.backend.settings.ledger_origin
+    bundle = await call.backend.run(lambda: bundle_of(call.backend.service, found, origin, now=now()))
+    if bundle is None:
+        raise RequestNotFoundError("this request was never approved, so there is no receipt")
+    return Response(
+        json.dumps(bundle, indent=2) + "\n",
+        media_type="application/json",
+        headers={"Content-Disposition": f'attachment; filename="receipt-{found.id}.json"'},
+    )
+
+
+@router.get("/task-instances/{dag_id}/{run_id}/{task_id}/{map_index}")
+async def show_task_instance(
+    request: Request, call: ThisCall, dag_id: str, run_id: str, task_id: str, map_index: str
+) -> Response:
+    """Lead from Airflow's task instance to the newest request that it has asked with."""
+    # Airflow leaves the placeholder as it is for a task that is not mapped.
+    index = int(map_index) if map_index.isdigit() and len(map_index) < 10 else -1
+    user = the_user(call.caller)
+    after, found = await call.backend.run(
+        lambda: _of_task(call, RequestFilter(dag_id=dag_id, run_id=run_id, task_id=task_id, limit=500), index)
+    )
+    if found is not None:
+        return RedirectResponse(f"{root_of(request)}/requests/{found}", status_code=303)
+    facts = {"person": user.person, "task_id": task_id, "after": after}
+    return render(request, "no_request.html", facts)
+
+
+def _of_task(call: Call, wanted: RequestFilter, map_index: int) -> tuple[int, str | None]:
+    service = call.backend.service
+    after = service.store.ledger_size() - 1
+    visible = visibility_of(call.users, call.caller, policy_file_or_none(service.policies))
+    page = service.store.list_requests(replace(wanted, visible_to=visible))
+    found = (each.id for each in page.requests if each.origin and each.origin.map_index == map_index)
+    return after, next(found, None)
+
+
+@router.get("/static/{name}")
+async def static_file(name: str) -> Response:
+    """Hand out a style sheet or a script of these pages."""
+    found = asset(name)
+    if found is None:
+        raise RequestNotFoundError("there is no such file")
+    body, media_type = found
+    return Response(body, media_type=media_type, headers={"Cache-Control": _FOREVER})

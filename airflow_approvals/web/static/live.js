@@ -1,0 +1,167 @@
+// What makes the pages live: one held call for ledger events, clocks, and focus that does not get lost.
+(() => {
+  "use strict";
+
+  const WAIT = 25; // seconds that the server holds a call
+  const GENTLE = 300; // milliseconds between two refreshes
+  const body = document.body;
+  const announce = document.getElementById("announce");
+  const connection = document.getElementById("connection");
+
+  // --- events ------------------------------------------------------------------------------------------
+
+  const pause = (milliseconds) => new Promise((resume) => setTimeout(resume, milliseconds));
+
+  const shown = () =>
+    document.hidden
+      ? new Promise((resume) => {
+          const look = () => {
+            if (document.hidden) return;
+            document.removeEventListener("visibilitychange", look);
+            resume();
+          };
+          document.addEventListener("visibilitychange", look);
+        })
+      : Promise.resolve();
+
+  const concerns = (entry) =>
+    entry.request_id !== null && (!body.dataset.request || entry.request_id === body.dataset.request);
+
+  const refresh = () => {
+    if ("reload" in body.dataset) location.reload();
+    else htmx.trigger(document.getElementById("list") ?? body, "approvals:changed");
+  };
+
+  async function follow() {
+    let after = Number(body.dataset.after);
+    let failures = 0;
+    for (;;) {
+      await shown(); // hidden pages hold no connection: a browser has only a few per server
+      try {
+        const answer = await fetch(`${body.dataset.events}?after=${after}&wait=${WAIT}`, {
+          credentials: "same-origin",
+          headers: { Accept: "application/json" },
+        });
+        if (answer.status === 401) {
+          location.reload(); // leads to the login, and back
+          return;
+        }
+        if (!answer.ok) throw new Error(String(answer.status));
+        const news = await answer.json();
+        after = news.next;
+        failures = 0;
+        connection.hidden = true;
+        if (news.entries.some(concerns)) {
+          refresh();
+          await pause(GENTLE);
+        }
+      } catch {
+        failures += 1;
+        if (failures === 2) {
+          connection.textContent = "The server does not answer. This page may be out of date.";
+          connection.hidden = false;
+        }
+        await pause(Math.min(15000, 500 * 2 ** failures) * (0.5 + Math.random() / 2));
+      }
+    }
+  }
+
+  // --- clocks ------------------------------------------------------------------------------------------
+
+  const skew = body.dataset.now ? Date.parse(body.dataset.now) - Date.now() : 0;
+
+  function span(milliseconds) {
+    const seconds = Math.max(0, Math.floor(milliseconds / 1000));
+    const [days, hours, minutes] = [seconds / 86400, (seconds % 86400) / 3600, (seconds % 3600) / 60].map(Math.floor);
+    if (days) return `${days} d ${hours} h`;
+    if (hours) return `${hours} h ${minutes} min`;
+    if (minutes >= 5) return `${minutes} min`;
+    return minutes ? `${minutes} min ${seconds % 60} s` : `${seconds} s`;
+  }
+
+  function tick() {
+    const now = Date.now() + skew;
+    for (const clock of document.querySelectorAll("time[data-left], time[data-ago]")) {
+      const at = Date.parse(clock.dateTime);
+      let text;
+      if ("left" in clock.dataset) text = at > now ? `${span(at - now)} left` : "time is up";
+      else text = now - at < 10000 ? "just now" : `${span(now - at).replace(/ \d+ s$/, "")} ago`;
+      if (clock.textContent !== text) clock.textContent = text;
+    }
+  }
+
+  // --- swaps -------------------------------------------------------------------------------------------
+
+  let focused = null;
+
+  document.addEventListener("htmx:oobBeforeSwap", (event) => {
+    const { target, fragment } = event.detail;
+    const next = fragment.firstElementChild ?? fragment;
+    // What somebody types into stays as it is unless the part itself has changed.
+    if (next.dataset && target.dataset.stamp && next.dataset.stamp === target.dataset.stamp) {
+      event.detail.shouldSwap = false;
+      return;
+    }
+    if (target.contains(document.activeElement)) focused = target.id;
+    const typed = [...target.querySelectorAll("textarea")].filter((area) => area.value);
+    for (const area of typed) {
+      const same = next.querySelector?.(`#${CSS.escape(area.id)}`);
+      if (!same) continue;
+      same.textContent = area.value;
+      same.closest("details")?.setAttribute("open", "");
+    }
+  });
+
+  document.addEventListener("htmx:oobAfterSwap", () => {
+    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+    focused = null;
+    tell();
+  });
+
+  document.addEventListener("htmx:afterSwap", (event) => {
+    if (event.detail.target?.id === "page" || event.detail.elt?.id === "page") {
+      (document.getElementById("notice") ?? document.getElementById("page"))?.focus();
+    }
+    tick();
+    tell();
+  });
+
+  document.addEventListener("htmx:responseError", (event) => {
+    if (event.detail.xhr.status === 401) location.reload();
+  });
+
+  let told = document.querySelector("[data-announce]")?.dataset.announce;
+
+  function tell() {
+    const news = document.querySelector("[data-announce]")?.dataset.announce;
+    if (news && news !== told) announce.textContent = news;
+    told = news;
+  }
+
+  // --- small things ------------------------------------------------------------------------------------
+
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.("a[data-airflow]");
+    if (!link || window.parent === window) return;
+    // Airflow within its own frame would be a hall of mirrors: let the outer page go there.
+    const outer = window.parent.document.createElement("a");
+    outer.href = link.href;
+    outer.click();
+    event.preventDefault();
+  });
+
+  window.addEventListener("beforeprint", () => {
+    for (const details of document.querySelectorAll(".card details:not(.more)")) details.open = true;
+  });
+
+  const address = new URL(location.href);
+  if (address.searchParams.has("done")) {
+    address.searchParams.delete("done");
+    history.replaceState(history.state, "", address);
+    document.getElementById("notice")?.focus();
+  }
+
+  tick();
+  setInterval(tick, 1000);
+  if (body.dataset.events) follow();
+})();
