@@ -86,13 +86,17 @@ class LoginsByName:
 class Site:
     """One running server and what it stands on."""
 
-    def __init__(self, folder: Path, database_url: str, *, due_interval: float = 3600.0) -> None:
+    def __init__(
+        self, folder: Path, database_url: str, *, due_interval: float = 3600.0, port: int | None = None
+    ) -> None:
+        # With `port` it is one that is there, seen from another process.
         self.policy_file = folder / "policy.yaml"
-        self.policy_file.write_text(POLICY, encoding="utf-8")
         self.store: SqlStore = create_store(database_url)
-        create_tables(self.store.engine)
-        create_airflow_tables(self.store.engine)
-        self.port = free_port()
+        if port is None:
+            self.policy_file.write_text(POLICY, encoding="utf-8")
+            create_tables(self.store.engine)
+            create_airflow_tables(self.store.engine)
+        self.port = port or free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.settings = Settings(
             policy_file=str(self.policy_file),
