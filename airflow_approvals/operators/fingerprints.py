@@ -45,7 +45,11 @@ def describe_task(operator: BaseOperator, *, fields: Iterable[str], show: Iterab
 
 def digest_of_value(value: Any, name: str) -> str:
     """Return the SHA-256 of the canonical JSON of `value`; `name` says where it stands."""
-    return digest_of(plain(value, name))
+    told = plain(value, name)
+    try:
+        return digest_of(told)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"argument {name}: {error}") from None
 
 
 def plain(value: Any, name: str) -> Any:

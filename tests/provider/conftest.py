@@ -22,7 +22,6 @@ from tests.provider.site import (
     wait_until_healthy,
 )
 
-
 # Airflow, FastAPI and Starlette warn about one another while a DAG runs in this process; ours stay errors.
 WARNINGS = pytest.mark.filterwarnings("default", "error:::airflow_approvals", "error:::tests")
 

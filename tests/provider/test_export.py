@@ -96,7 +96,7 @@ def test_a_denied_export_can_skip_everything_downstream(runs: Runs, staged: Path
     assert not target.exists()
 
 
-# --- the bytes ------------------------------------------------------------------------------------------------
+# --- the bytes -----------------------------------------------------------------------------------------
 
 
 def _rewrite(staged: Path) -> None:
@@ -166,7 +166,7 @@ def test_bytes_swapped_between_redeem_and_copy_never_appear(
     assert [request.state for request in runs.site.requests_of(run.run_id)] == [State.FAILED]
 
 
-# --- what was approved ----------------------------------------------------------------------------------------
+# --- what was approved ---------------------------------------------------------------------------------
 
 
 def test_a_destination_that_changed_since_the_approval_is_refused(runs: Runs, staged: Path) -> None:
@@ -207,7 +207,9 @@ def test_an_approval_under_another_policy_is_worth_nothing(
 ) -> None:
     def approve_and_change_policy(site: Site, request: ApprovalRequest) -> None:
         approve(site, request)
-        site.policy_file.write_text(POLICY.replace("[alice, bob]", "[bob]"))
+        site.policy_file.write_text(
+            POLICY.replace("[{group: data-stewards}]", "[{group: data-stewards, approvals: 2}]")
+        )
 
     monkeypatch.setattr(ApprovalTrigger, "hold_back", 3.0)
     dag, target = export_dag("policy_changed", staged)
@@ -237,7 +239,7 @@ def test_a_receipt_that_does_not_verify_stops_the_write(
     assert not target.exists()
 
 
-# --- before anybody is asked ----------------------------------------------------------------------------------
+# --- before anybody is asked ---------------------------------------------------------------------------
 
 
 def _missing(staged: Path) -> None:
@@ -268,7 +270,7 @@ def test_a_source_that_cannot_be_used_fails_before_anybody_is_asked(
     assert not runs.site.requests_of(run.run_id)
 
 
-# --- tries ----------------------------------------------------------------------------------------------------
+# --- tries ---------------------------------------------------------------------------------------------
 
 
 def test_a_retry_of_the_same_content_needs_no_second_prompt(
@@ -328,12 +330,12 @@ def test_a_cleared_export_needs_a_new_approval(runs: Runs, staged: Path) -> None
     ]
 
 
-# --- a gate of its own ----------------------------------------------------------------------------------------
+# --- a gate of its own ---------------------------------------------------------------------------------
 
 
 def gate_dag(name: str, staged: Path, **gate: Any) -> tuple[DAG, Path]:
     target = staged.parent / "outbox" / "customers.csv"
-    named = {"source": str(staged), "destination": str(target)}
+    named: dict[str, Any] = {"source": str(staged), "destination": str(target)}
     with DAG(name) as dag:
         ApprovalGateOperator(task_id="gate", kind="export", **{**named, **gate}) >> ApprovedExportOperator(
             task_id="publish", request_id="{{ ti.xcom_pull('gate') }}", **named
@@ -364,7 +366,7 @@ def test_marking_the_gate_successful_gains_nothing(runs: Runs, staged: Path) -> 
 
 def test_skipping_the_gate_gains_nothing(runs: Runs, staged: Path) -> None:
     dag, target = gate_dag("gate_skipped", staged)
-    dag.get_task("publish").trigger_rule = "all_done"  # type: ignore[union-attr]
+    dag.get_task("publish").trigger_rule = "all_done"
     run = runs.test(dag, deny)
     run.set_state("gate", "skipped")
     runs.again(run, "publish")
@@ -403,7 +405,7 @@ def test_an_approval_of_another_run_gains_nothing(runs: Runs, staged: Path) -> N
     assert not target.exists()
 
 
-# --- time -----------------------------------------------------------------------------------------------------
+# --- time ----------------------------------------------------------------------------------------------
 
 
 def test_a_decision_on_a_young_defer_is_held_back(

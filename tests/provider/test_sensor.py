@@ -1,0 +1,121 @@
+"""The sensor waits for what somebody else has asked, and fails on any no."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from airflow.sdk import DAG
+
+from airflow_approvals.core.model import Action, ApprovalRequest, Evidence, State
+from airflow_approvals.operators.gate import ApprovalGateOperator
+from airflow_approvals.sensors.approval import ApprovalSensor
+from airflow_approvals.service import Opening
+from tests.provider.runs import Runs, approve, deny
+from tests.provider.site import Site
+
+pytestmark = pytest.mark.airflow
+
+MODES: dict[str, dict[str, Any]] = {
+    "poke": {"mode": "poke", "poke_interval": 0.2},
+    "reschedule": {"mode": "reschedule", "poke_interval": 0.2},
+    "deferrable": {"deferrable": True, "poke_interval": 0.2},
+}
+
+
+def open_by_api(site: Site) -> ApprovalRequest:
+    opening = Opening(action=Action(kind="grant", destination="role://reader"), evidence=Evidence())
+    with site.person("engineer") as engineer:
+        request, created = engineer.open_request(opening, idempotency_key=str(uuid4()))
+    assert created
+    return request
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES.keys())
+def test_a_request_opened_through_the_api_is_waited_for(runs: Runs, mode: dict[str, Any]) -> None:
+    request = open_by_api(runs.site)
+    with DAG("sensed") as dag:
+        ApprovalSensor(task_id="wait", request_id=request.id, **mode)
+    later = threading.Timer(2.0, approve, (runs.site, request))
+    later.start()
+    run = runs.test(dag)
+    later.join()
+    assert run.states == {"wait": "success"}
+    assert run.xcom("wait") == request.id
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES.keys())
+def test_a_no_fails_the_sensor(runs: Runs, mode: dict[str, Any]) -> None:
+    request = open_by_api(runs.site)
+    with DAG("sensed_no") as dag:
+        ApprovalSensor(task_id="wait", request_id=request.id, retries=3, **mode)
+    later = threading.Timer(1.0, deny, (runs.site, request))
+    later.start()
+    run = runs.test(dag)
+    later.join()
+    assert run.states == {"wait": "failed"}
+
+
+def test_the_task_of_another_dag_is_waited_for_even_before_it_asks(runs: Runs) -> None:
+    with DAG("asks") as asking:
+        ApprovalGateOperator(task_id="gate", kind="grant", destination="role://reader")
+    first = runs.test(asking)
+    with DAG("waits_for_other") as dag:
+        ApprovalSensor(
+            task_id="wait",
+            external_dag_id="asks",
+            external_task_id="gate",
+            external_run_id=first.run_id,
+            deferrable=True,
+        )
+    run = runs.test(dag)
+    assert run.states == {"wait": "success"}
+    assert run.xcom("wait") == first.xcom("gate")
+
+
+def test_a_sensor_that_waits_too_long_fails(runs: Runs) -> None:
+    with DAG("sensed_too_long") as dag:
+        ApprovalSensor(
+            task_id="wait",
+            external_dag_id="nobody",
+            external_task_id="asks",
+            external_run_id="ever",
+            mode="poke",
+            poke_interval=0.2,
+            timeout=1,
+        )
+    began = time.monotonic()
+    assert runs.test(dag).states == {"wait": "failed"}
+    assert time.monotonic() - began < 60
+
+
+def test_a_request_that_does_not_exist_fails_the_sensor(runs: Runs) -> None:
+    with DAG("sensed_nothing") as dag:
+        ApprovalSensor(task_id="wait", request_id=str(uuid4()), mode="poke", poke_interval=0.2)
+    assert runs.test(dag).states == {"wait": "failed"}
+
+
+WRONG: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "both": {"request_id": "x", "external_dag_id": "a", "external_task_id": "b", "external_run_id": "c"},
+    "half a task": {"external_dag_id": "a", "external_task_id": "b"},
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG.values(), ids=WRONG.keys())
+def test_what_to_wait_for_is_named_in_one_way(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="either request_id"):
+        ApprovalSensor(task_id="wait", **arguments)
+
+
+def test_a_pending_request_is_left_as_it_is_by_the_sensor(runs: Runs, tmp_path: Path) -> None:
+    request = open_by_api(runs.site)
+    with DAG("sensed_idle") as dag:
+        ApprovalSensor(task_id="wait", request_id=request.id, mode="poke", poke_interval=0.2, timeout=1)
+    assert runs.test(dag).states == {"wait": "failed"}
+    with runs.site.person("admin") as admin:
+        assert admin.get_request(request.id).request.state is State.PENDING
