@@ -134,7 +134,7 @@ def check_database() -> None:
 
 
 def check_signing_key(settings: Settings) -> str:
-    """Return the id of the key that would sign; raise `ConfigurationError`, and make none, if there is none."""
+    """Return the id of the key that would sign; raise `ConfigurationError` if there is none, and make none."""
     from airflow_approvals.keys import KEY_FILE, load_signer
 
     if not settings.signing_key and not (settings.home / KEY_FILE).exists():
