@@ -1,0 +1,93 @@
+"""What time drives, in one process and in several at once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from airflow_approvals.core.checkpoint import verify_checkpoint
+from airflow_approvals.core.model import Person, State
+from airflow_approvals.core.signature import public_keys_from_json
+from airflow_approvals.web import background
+from airflow_approvals.web.backend import Backend
+from airflow_approvals.web.background import Background
+from tests.web.site import POLICY, Site, an_opening, mounted, serving, utc_now
+
+
+@pytest.fixture
+def still(tmp_path: Path) -> Iterator[Site]:
+    """A site whose server does not run."""
+    found = Site(tmp_path, f"sqlite:///{tmp_path / 'airflow.db'}")
+    yield found
+    found.store.close()
+
+
+def opened(site: Site, name: str) -> str:
+    opening = an_opening(name)
+    request_id = f"00000000-0000-4000-8000-{abs(hash(name)) % 10**12:012d}"
+    site.service.open_for_person(Person("engineer"), opening, key=name, request_id=request_id, now=utc_now())
+    return request_id
+
+
+def run_once(site: Site, loop: Background | None = None) -> None:
+    asyncio.run((loop or Background(Backend(lambda: site.service, site.settings))).run_once())
+
+
+def test_keys_and_policies_are_recorded_once_and_the_head_is_signed(still: Site) -> None:
+    run_once(still)
+    run_once(still)
+    kinds = [entry["kind"] for entry in still.ledger()]
+    assert sorted(kinds) == ["key.added", "policy.loaded"]
+    size, note = still.store.last_checkpoint() or (0, "")
+    keys = public_keys_from_json([still.service.signer.public_key_json()])
+    assert verify_checkpoint(note, keys, origin="test.example/approvals").size == size == 2
+
+
+def test_several_processes_at_once_do_nothing_twice(still: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [opened(still, f"late-{number}") for number in range(5)]
+    later = utc_now() + timedelta(hours=5)
+    monkeypatch.setattr(background, "now", lambda: later)
+    loops = [threading.Thread(target=run_once, args=(still,)) for _ in range(4)]
+    for loop in loops:
+        loop.start()
+    for loop in loops:
+        loop.join()
+    kinds = [entry["kind"] for entry in still.ledger()]
+    assert kinds.count("request.expired") == len(ids)
+    assert (kinds.count("key.added"), kinds.count("policy.loaded")) == (1, 1)
+
+
+def test_a_changed_policy_file_reaches_every_pending_request(still: Site) -> None:
+    ids = [opened(still, f"pending-{number}") for number in range(3)]
+    loop = Background(Backend(lambda: still.service, still.settings))
+    run_once(still, loop)
+    still.policy_file.write_text(POLICY.replace("file:///outbox/**", "file:///elsewhere/**"))
+    run_once(still, loop)
+    assert {still.store.get_request(request_id).state for request_id in ids} == {State.DENIED}
+
+
+def test_a_step_that_fails_does_not_keep_the_others_from_running(
+    still: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(**_: object) -> int:
+        raise RuntimeError
+
+    monkeypatch.setattr(still.service, "expire_due", broken)
+    run_once(still)
+    assert still.store.last_checkpoint() is not None
+
+
+def test_the_loop_lives_in_the_lifespan_of_the_mounted_app(tmp_path: Path) -> None:
+    site = Site(tmp_path, f"sqlite:///{tmp_path / 'airflow.db'}", due_interval=0.05)
+    with serving(mounted(site.app), site.port):
+        deadline = time.monotonic() + 10
+        while site.store.last_checkpoint() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    site.store.close()
