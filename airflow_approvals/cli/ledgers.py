@@ -28,8 +28,13 @@ def export(args: Namespace) -> int:
     if args.file == "-":
         _fetch(args, sys.stdout.buffer)
         return Exit.OK
-    with Path(args.file).open("wb") as stream:
-        size = _fetch(args, stream)
+    draft = Path(f"{args.file}.part")
+    try:
+        with draft.open("wb") as stream:
+            size = _fetch(args, stream)
+        draft.replace(args.file)  # half an export must not look like a whole one
+    finally:
+        draft.unlink(missing_ok=True)
     print_line(
         f"{args.file}: {size:,} bytes; verify it with: airflow-approvals verify {args.file} --key FILE"
     )

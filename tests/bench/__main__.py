@@ -45,10 +45,16 @@ BENCHES: dict[str, Bench] = {
             "rss_kb_per_gate_1000": Goal(bound=20),
             "times_faster_than_hitl_trigger_p99": Goal(bound=1, at_least=True),
         },
+        short={"wait": {"n": 100, "many": 300}},
     ),
     "votes": Bench(
         modules=("votes",),
-        goals={"decisions_of_100_simultaneous": Goal(bound=1)},
+        goals={
+            "votes_per_s": Goal(bound=50, at_least=True),
+            "p99_ms": Goal(bound=1_000),
+            "decisions_of_100_simultaneous": Goal(bound=1),
+        },
+        short={"votes": {"votes": 100}},
     ),
     "ledger": Bench(
         modules=("ledger_verify", "ledger_append"),
@@ -69,7 +75,7 @@ BENCHES: dict[str, Bench] = {
         short={"parse": {"rounds": 3}},
     ),
 }
-PEER_PREFIXES = ("peer_", "hitl_", "ungated_")
+PEER_PREFIXES = ("peer_", "hitl_trigger_", "ms_ungated")
 """What a figure's name begins with when it was measured on somebody else's way of doing it."""
 
 

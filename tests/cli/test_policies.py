@@ -1,0 +1,44 @@
+"""`policy check` and `policy explain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from airflow_approvals.cli.exits import Exit
+from tests.cli.conftest import Say
+from tests.web.site import POLICY
+
+
+def test_a_sound_file_is_told_with_its_digest(say: Say, tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    told = say("policy", "check", "policy.yaml")
+    assert told.code == Exit.OK
+    assert "sound, 2 policies" in told.out
+
+
+def test_every_problem_is_named_with_its_line(say: Say, tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(POLICY.replace("group: security}", "group: nobody, surprise: 1}"))
+    told = say("policy", "check", "policy.yaml")
+    assert told.code == Exit.ERROR
+    assert "policy.yaml:11:" in told.err
+    assert "nobody" in told.err or "surprise" in told.err
+
+
+def test_an_action_is_explained_from_a_file_without_a_server(say: Say, tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    told = say(
+        *("policy", "explain", "--file", "policy.yaml", "--destination", "file:///outbox/secret/x.csv"),
+        *("--requester", "alice"),
+    )
+    assert told.code == Exit.OK
+    assert "two-person-export" in told.out
+    assert "May not approve, because they ask: alice" in told.out
+
+
+def test_an_action_is_explained_by_the_server_for_who_asks(say: Say) -> None:
+    told = say("policy", "explain", "--destination", "file:///outbox/x.csv", "-o", "json", user="engineer")
+    assert told.json["policy"] == "partner-export"
+
+
+def test_what_no_policy_covers_is_said_to_be_refused(say: Say) -> None:
+    assert "it is refused" in say("policy", "explain", "--destination", "s3://x/y", user="engineer").out

@@ -1,0 +1,198 @@
+"""The command line against a real server: what people and programs see, and what each refusal ends with."""
+
+from __future__ import annotations
+
+import threading
+from uuid import uuid4
+
+import pytest
+
+from airflow_approvals.cli.exits import Exit
+from tests.cli.conftest import Say
+from tests.web.site import Site, an_opening
+
+
+def ask_for(site: Site, name: str = "customers", *, folder: str = "") -> str:
+    """Open a request as a task of a run of its own, and return its id."""
+    ti_id = site.add_task(run_id=f"manual__{uuid4()}")
+    with site.worker(ti_id) as worker:
+        return worker.open_request(an_opening(name, folder=folder))[0].id
+
+
+def test_the_list_shows_what_waits_where_it_goes_and_who_asks(site: Site, say: Say) -> None:
+    request_id = ask_for(site, "listed")
+    told = say("list", user="alice")
+    assert told.code == Exit.OK
+    for word in (request_id[:8], "pending", "export 5,000 rows", "file:///outbox/listed.csv", "engineer"):
+        assert word in told.out
+
+
+def test_the_list_for_programs_has_whole_requests_and_a_total(site: Site, say: Say) -> None:
+    request_id = ask_for(site)
+    told = say("list", "--status", "all", "-o", "json", user="alice")
+    assert request_id in [request["id"] for request in told.json["requests"]]
+    assert told.json["total"] >= len(told.json["requests"])
+
+
+def test_show_has_everything_an_approver_decides_on(site: Site, say: Say) -> None:
+    request_id = ask_for(site, "shown")
+    told = say("show", request_id[:8], user="alice")
+    assert told.code == Exit.OK
+    for word in (
+        request_id,
+        "file:///staged/shown.csv",
+        "file:///outbox/shown.csv",
+        "monthly feed",
+        "5,000 rows",
+        "id (int64)",
+        "engineer",
+        "partner-export",
+        "0 of 1: data-stewards missing",
+    ):
+        assert word in told.out
+
+
+def test_an_approval_with_the_beginning_of_an_id_is_recorded_as_from_the_command_line(
+    site: Site, say: Say
+) -> None:
+    request_id = ask_for(site)
+    told = say("approve", request_id[:13], "--yes", "--reason", "checked", user="alice")
+    assert told.code == Exit.OK, told.err
+    assert "exactly these bytes" in told.out
+    shown = say("show", request_id, "-o", "json", user="alice").json
+    assert shown["state"] == "approved"
+    assert [(vote["voter"], vote["channel"], vote["reason"]) for vote in shown["votes"]] == [
+        ("alice", "cli", "checked")
+    ]
+    assert shown["receipt"]["mediaType"]
+
+
+def test_a_denial_needs_a_reason_where_the_policy_says_so(site: Site, say: Say) -> None:
+    request_id = ask_for(site)
+    assert say("deny", request_id, "--yes", user="alice").code == Exit.USAGE
+    assert say("deny", request_id, "--yes", "-r", "contract over", user="alice").code == Exit.OK
+    assert say("show", request_id, "-o", "json", user="alice").json["state"] == "denied"
+
+
+def test_a_requester_cannot_approve_their_own_export(site: Site, say: Say) -> None:
+    request_id = ask_for(site)
+    told = say("approve", request_id, "--yes", user="engineer")
+    assert told.code == Exit.NOT_ALLOWED
+    assert "requesters cannot approve" in told.err
+    assert "Traceback" not in told.err
+
+
+def test_a_vote_on_what_is_decided_has_an_exit_code_of_its_own(site: Site, say: Say) -> None:
+    request_id = ask_for(site)
+    say("approve", request_id, "--yes", user="alice")
+    assert say("approve", request_id, "--yes", user="bob").code == Exit.MOVED_ON
+
+
+def test_a_first_approval_of_two_says_that_others_must_still_answer(site: Site, say: Say) -> None:
+    request_id = ask_for(site, "both", folder="secret/")
+    told = say("approve", request_id, "--yes", user="alice")
+    assert "others must still answer" in told.out
+    assert "1 of 2" in say("show", request_id, user="carol").out
+
+
+def test_nothing_is_sent_without_a_terminal_or_yes(site: Site, say: Say) -> None:
+    request_id = ask_for(site)
+    assert say("approve", request_id, user="alice").code == Exit.USAGE
+    assert not say("show", request_id, "-o", "json", user="alice").json["votes"]
+
+
+def test_questions_and_answers_are_on_the_record(site: Site, say: Say) -> None:
+    request_id = ask_for(site)
+    assert say("ask", request_id, "Which partner?", user="alice").code == Exit.OK
+    assert say("answer", request_id, "The mailing house", user="engineer").code == Exit.OK
+    shown = say("show", request_id, user="alice").out
+    assert "Which partner?" in shown
+    assert "The mailing house" in shown
+    assert say("answer", request_id, "again", user="engineer").code == Exit.USAGE
+
+
+def test_a_requester_cancels_and_an_approver_revokes(site: Site, say: Say) -> None:
+    pending, approved = ask_for(site), ask_for(site)
+    assert say("cancel", pending, user="bob").code == Exit.NOT_ALLOWED
+    assert say("cancel", pending, "-r", "too early", user="engineer").code == Exit.OK
+    say("approve", approved, "--yes", user="alice")
+    assert say("revoke", approved, user="alice").code == Exit.OK
+    states = [say("show", one, "-o", "json", user="alice").json["state"] for one in (pending, approved)]
+    assert states == ["cancelled", "revoked"]
+
+
+@pytest.mark.parametrize("beginning", ["ffffffff-0000", "zzzz", "ab"])
+def test_an_unknown_or_too_short_beginning_of_an_id_is_wrong_use(say: Say, beginning: str) -> None:
+    assert say("show", beginning, user="alice").code == Exit.USAGE
+
+
+def test_without_a_login_nothing_is_shown(site: Site, say: Say) -> None:
+    assert say("list").code == Exit.NOT_ALLOWED
+    assert say("list", user="").code == Exit.NOT_ALLOWED
+
+
+def test_a_server_that_is_not_there_has_an_exit_code_of_its_own(
+    say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_approvals.cli.session.PATIENCE", 0.0)
+    monkeypatch.setenv("APPROVALS_URL", "http://127.0.0.1:9")
+    told = say("list", "--username", "alice")
+    assert told.code == Exit.NOT_ALLOWED, "a password is needed first"
+    monkeypatch.setenv("APPROVALS_PASSWORD", "some password")
+    assert say("list", "--username", "alice").code == Exit.UNAVAILABLE
+
+
+def test_a_request_by_hand_is_waited_for_until_it_is_approved(site: Site, say: Say) -> None:
+    approver = threading.Thread(target=_approve_what_comes, args=(site, "by-hand"))
+    approver.start()
+    told = say(
+        *("request", "--kind", "export", "--destination", "file:///outbox/by-hand"),
+        *("-p", "rows=12", "-j", "a single correction", "--wait", "--timeout", "20"),
+        user="engineer",
+    )
+    approver.join()
+    assert told.code == Exit.OK, told.err
+    assert "approved" in told.out
+
+
+def test_a_request_that_nobody_answers_in_time_is_not_approved(say: Say) -> None:
+    told = say(
+        *("request", "--destination", "file:///outbox/unanswered", "--wait", "--timeout", "0.2"),
+        user="engineer",
+    )
+    assert told.code == Exit.NOT_APPROVED
+    assert "pending, not approved" in told.err
+
+
+def test_the_same_idempotency_key_finds_the_same_request(say: Say) -> None:
+    words = (
+        "request",
+        "--destination",
+        "file:///outbox/once",
+        "--idempotency-key",
+        str(uuid4()),
+        "-o",
+        "json",
+    )
+    assert say(*words, user="engineer").json["id"] == say(*words, user="engineer").json["id"]
+
+
+def test_what_is_shown_cannot_repaint_the_terminal(say: Say) -> None:
+    told = say(
+        *("request", "--destination", "file:///outbox/escape", "-j", "fine [bold]\u202ereversed"),
+        user="engineer",
+    )
+    request_id = told.out.split()[-1]
+    shown = say("show", request_id, user="alice").out
+    assert "\u202e" not in shown
+    assert "\\u202e" in shown
+    assert "[bold]" in shown
+
+
+def _approve_what_comes(site: Site, name: str) -> None:
+    with site.person("alice") as alice:
+        while True:
+            for request in alice.list_requests(status=["pending"]).requests:
+                if (request.action.destination or "").endswith(name):
+                    alice.vote(request.id, "approve", revision=request.revision)
+                    return
