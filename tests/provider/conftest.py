@@ -18,7 +18,8 @@ from tests.provider.site import (
     free_port,
     login,
     migrate,
-    process,
+    start,
+    stop,
     wait_until_healthy,
 )
 
@@ -36,16 +37,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def site(airflow_home: Path) -> Iterator[Site]:
     """A migrated Airflow with its API server on a loopback port."""
     port = free_port()
-    os.environ.update(airflow_settings(airflow_home, port=port))
+    settings = airflow_settings(airflow_home, port=port)
+    os.environ.update(settings)  # DAGs run in this process
     policy_file = airflow_home / "approvals" / "policy.yaml"
     policy_file.parent.mkdir(exist_ok=True)
     policy_file.write_text(POLICY)
-    migrate(airflow_home)
-    with process(airflow_home, "api-server", "api-server", "--host", "127.0.0.1", "--port", str(port)):
+    migrate(airflow_home, settings)
+    server = start(airflow_home, settings, "api-server", "--host", "127.0.0.1", "--port", str(port))
+    try:
         base_url = f"http://127.0.0.1:{port}"
         wait_until_healthy(base_url)
         tokens = {name: login(base_url, name) for name in PEOPLE}
         yield Site(home=airflow_home, base_url=base_url, tokens=tokens)
+    finally:
+        stop(server)
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -94,31 +94,33 @@ def airflow(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "airflow", *arguments]
 
 
-def migrate(home: Path) -> None:
-    done = subprocess.run(airflow("db", "migrate"), capture_output=True, text=True, cwd=home, timeout=180)
+def migrate(home: Path, settings: dict[str, str]) -> None:
+    done = subprocess.run(
+        airflow("db", "migrate"),
+        capture_output=True,
+        text=True,
+        cwd=home,
+        timeout=180,
+        env={**os.environ, **settings},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@contextmanager
-def process(home: Path, name: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `airflow ...` in a session of its own until the block ends; its output is in `<name>.log`."""
-    started = start(home, name, *arguments)
-    try:
-        yield started
-    finally:
-        stop(started)
-
-
-def start(home: Path, name: str, *arguments: str) -> subprocess.Popen[bytes]:
-    with (home / f"{name}.log").open("ab") as log:
-        return subprocess.Popen(airflow(*arguments), stdout=log, stderr=log, cwd=home, start_new_session=True)
+def start(home: Path, settings: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:
+    """Run `airflow ...` in a session of its own; its output is in `<command>.log`."""
+    with (home / f"{arguments[0]}.log").open("ab") as log:
+        return subprocess.Popen(
+            airflow(*arguments),
+            stdout=log,
+            stderr=log,
+            cwd=home,
+            env={**os.environ, **settings},
+            start_new_session=True,
+        )
 
 
 def stop(started: subprocess.Popen[bytes], *, kill: bool = False) -> None:
     """End the process and everything that it started."""
-    import signal
-    from contextlib import suppress
-
     with suppress(ProcessLookupError):
         os.killpg(started.pid, signal.SIGKILL if kill else signal.SIGTERM)
     try:

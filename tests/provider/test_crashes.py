@@ -1,0 +1,207 @@
+"""Every part of a real Airflow is killed while a gate waits: nothing is lost, nothing published twice."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from airflow_approvals.core.model import ApprovalRequest, State
+from tests.provider.runs import approve
+from tests.provider.site import (
+    PEOPLE,
+    POLICY,
+    Site,
+    airflow_settings,
+    free_port,
+    login,
+    migrate,
+    start,
+    stop,
+    wait_until_healthy,
+)
+
+pytestmark = pytest.mark.airflow
+
+DAG_FILE = '''
+import os, signal
+from datetime import timedelta
+from pathlib import Path
+from airflow.sdk import DAG
+from airflow_approvals.operators.export import ApprovedExportOperator
+
+FOLDER = Path({folder!r})
+
+
+class KilledOnce(ApprovedExportOperator):
+    """Publishes, and is killed before anybody knows; the second try is not."""
+
+    def act(self, context, used):
+        facts = super().act(context, used)
+        if context["ti"].try_number == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return facts
+
+
+with DAG("waiting"):
+    ApprovedExportOperator(
+        task_id="publish",
+        source=str(FOLDER / "customers.csv"),
+        destination=str(FOLDER / "outbox") + "/{{{{ run_id }}}}.csv",
+    )
+with DAG("killed"):
+    KilledOnce(
+        task_id="publish",
+        source=str(FOLDER / "customers.csv"),
+        destination=str(FOLDER / "outbox") + "/{{{{ run_id }}}}.csv",
+        retries=2,
+        retry_delay=timedelta(seconds=1),
+    )
+'''
+PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+
+
+@dataclass(kw_only=True)
+class Cluster:
+    """All processes of one Airflow, each of which can be killed and started again."""
+
+    site: Site
+    port: int
+    settings: dict[str, str]
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def outbox(self) -> Path:
+        return self.site.home / "outbox"
+
+    def start(self, part: str) -> None:
+        more = ("--host", "127.0.0.1", "--port", str(self.port)) if part == "api-server" else ()
+        self.running[part] = start(self.site.home, self.settings, part, *more)
+        if part == "api-server":
+            wait_until_healthy(self.site.base_url)
+
+    def kill(self, part: str) -> None:
+        stop(self.running.pop(part), kill=True)
+
+    def stop(self) -> None:
+        for part in list(self.running):
+            stop(self.running.pop(part), kill=True)
+
+    def trigger(self, dag_id: str, run_id: str) -> None:
+        body = {"dag_run_id": run_id, "logical_date": None}
+        self._until(
+            f"DAG {dag_id} is known",
+            lambda: (
+                httpx.post(
+                    f"{self.site.base_url}/api/v2/dags/{dag_id}/dagRuns",
+                    json=body,
+                    headers=self._headers(),
+                    timeout=30,
+                ).status_code
+                == 200
+            ),
+        )
+
+    def state(self, dag_id: str, run_id: str) -> str | None:
+        answer = httpx.get(
+            f"{self.site.base_url}/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/publish",
+            headers=self._headers(),
+            timeout=30,
+        )
+        told: dict[str, Any] = answer.json()
+        return told.get("state")
+
+    def wait_for_state(self, dag_id: str, run_id: str, state: str) -> None:
+        self._until(f"{run_id} is {state}", lambda: self.state(dag_id, run_id) == state)
+
+    def request_of(self, run_id: str) -> ApprovalRequest:
+        """Return the one request of the run: nobody was asked twice."""
+        (request,) = self.site.requests_of(run_id)
+        return request
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.site.tokens['engineer']}"}
+
+    def _until(self, what: str, holds: Callable[[], bool], *, seconds: float = 120.0) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if holds():
+                return
+            time.sleep(0.5)
+        logs = "\n".join(log.read_text(errors="replace")[-1500:] for log in self.site.home.glob("*.log"))
+        raise AssertionError(f"not within {seconds} s: {what}\n{logs}")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A whole Airflow with two gates waiting in it for each part that will be killed."""
+    home = tmp_path_factory.mktemp("cluster")
+    for folder in ("dags", "outbox", "approvals"):
+        (home / folder).mkdir()
+    (home / "customers.csv").write_text("id,city\n1,Graz\n2,Linz\n3,Wels\n")
+    (home / "approvals" / "policy.yaml").write_text(POLICY)
+    (home / "dags" / "waiting.py").write_text(DAG_FILE.format(folder=str(home)))
+    port = free_port()
+    settings = {
+        **airflow_settings(home, port=port),
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__PARALLELISM": "2",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+        "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
+        "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+        "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",
+    }
+    migrate(home, settings)
+    base_url = f"http://127.0.0.1:{port}"
+    cluster = Cluster(site=Site(home=home, base_url=base_url, tokens={}), port=port, settings=settings)
+    try:
+        for part in PARTS:
+            cluster.start(part)
+        cluster.site.tokens.update({name: login(base_url, name) for name in PEOPLE})
+        for part in PARTS:
+            cluster.trigger("waiting", f"kill_{part}")
+        for part in PARTS:
+            cluster.wait_for_state("waiting", f"kill_{part}", "deferred")
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_is_killed_while_a_gate_waits_loses_nothing(cluster: Cluster, part: str) -> None:
+    run_id = f"kill_{part}"
+    request = cluster.request_of(run_id)
+    assert request.state is State.PENDING
+    cluster.kill(part)
+    if part != "api-server":
+        approve(cluster.site, request)  # while it is down
+    cluster.start(part)
+    if part == "api-server":
+        approve(cluster.site, request)
+    cluster.wait_for_state("waiting", run_id, "success")
+    assert cluster.request_of(run_id).state is State.COMPLETED
+    assert (cluster.outbox / f"{run_id}.csv").read_bytes() == (
+        cluster.site.home / "customers.csv"
+    ).read_bytes()
+
+
+def test_a_worker_that_is_killed_after_its_write_has_written_once(cluster: Cluster) -> None:
+    cluster.trigger("killed", "kill_worker")
+    cluster.wait_for_state("killed", "kill_worker", "deferred")
+    approve(cluster.site, cluster.request_of("kill_worker"))
+    cluster.wait_for_state("killed", "kill_worker", "success")
+    request = cluster.request_of("kill_worker")
+    assert request.state is State.COMPLETED
+    assert request.outcome is not None
+    assert request.outcome.detail == "found complete by a later try"
+    assert (cluster.outbox / "kill_worker.csv").exists()
