@@ -64,7 +64,10 @@ def check_same_origin(request: Request) -> None:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     origin = request.headers.get("origin")
     site = request.headers.get("sec-fetch-site", "same-origin")
-    foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+    backend: Backend = request.app.state.backend
+    # Behind a proxy the Host header may be an inner name: the configured address is ours as well.
+    own = {request.headers.get("host"), urlsplit(backend.settings.base_url).netloc}
+    foreign = origin is not None and urlsplit(origin).netloc not in own
     if content_type != "application/json" or CUSTOM_HEADER not in request.headers or foreign:
         raise NotAllowedError(
             "a call with a login cookie must be JSON from a page of this server and carry X-Requested-With; "

@@ -1,0 +1,148 @@
+"""The shared wait against a server that misbehaves: gaps, lies, restarts and silence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, Response
+from starlette.requests import Request
+
+from airflow_approvals.client.tokens import login_token
+from airflow_approvals.client.watch import wait_for_decision
+from tests.web.site import free_port, serving
+
+pytestmark = pytest.mark.anyio
+
+API = "/approvals/api/v1"
+IDS = [f"00000000-0000-4000-8000-{number:012d}" for number in range(450)]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Script:
+    """A server that does as it is told, and counts."""
+
+    def __init__(self) -> None:
+        self.states = dict.fromkeys(IDS, "pending")
+        self.head = 10
+        self.entries: list[dict[str, Any]] = []
+        self.failing = 0
+        self.calls: list[str] = []
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.app = FastAPI()
+        self.app.add_api_route(f"{API}/events", self.events, response_model=None)
+        self.app.add_api_route(f"{API}/requests", self.requests)
+
+    async def events(self, request: Request) -> Response | dict[str, Any]:
+        self.calls.append("events")
+        if self.failing > 0:
+            self.failing -= 1
+            return Response("<html>bad gateway</html>", status_code=502)
+        after, wait = int(request.query_params["after"]), float(request.query_params["wait"])
+        for _ in range(int(wait / 0.02)):
+            if self.head != after or self.failing:
+                break
+            await asyncio.sleep(0.02)
+        if self.failing:
+            return Response("", status_code=503)
+        return {"entries": [one for one in self.entries if one["index"] > after], "next": self.head}
+
+    async def requests(self, request: Request) -> dict[str, Any]:
+        self.calls.append("requests")
+        ids = request.query_params["ids"].split(",")
+        return {"requests": [{"id": one, "state": self.states[one]} for one in ids], "total": len(ids)}
+
+    def decide(self, request_id: str, *, told: bool) -> None:
+        self.states[request_id] = "approved"
+        self.head += 1
+        if told:
+            self.entries.append({"index": self.head, "request_id": request_id, "state": "approved"})
+
+
+@pytest.fixture
+def script() -> Iterator[Script]:
+    found = Script()
+    with serving(found.app, found.port):
+        yield found
+
+
+async def waiting(script: Script, count: int) -> list[asyncio.Task[dict[str, Any]]]:
+    gates = [
+        asyncio.create_task(wait_for_decision(script.url, one, token_source=login_token("t")))
+        for one in IDS[:count]
+    ]
+    reads = script.calls.count("requests") + -(-count // 200)
+    for _ in range(500):
+        await asyncio.sleep(0.02)
+        if script.calls.count("requests") >= reads and script.calls.count("events") >= 2:
+            await asyncio.sleep(0.1)
+            return gates
+    raise AssertionError("the watch did not begin")
+
+
+async def dismiss(gates: list[asyncio.Task[dict[str, Any]]]) -> None:
+    for gate in gates:
+        gate.cancel()
+    await asyncio.gather(*gates, return_exceptions=True)
+
+
+async def test_many_gates_are_read_in_few_calls_and_then_cost_one_call_together(script: Script) -> None:
+    gates = await waiting(script, 450)
+    assert script.calls.count("requests") == 3
+    before = len(script.calls)
+    await asyncio.sleep(1.5)
+    assert len(script.calls) == before
+    await dismiss(gates)
+
+
+async def test_a_ledger_that_became_shorter_makes_everything_be_read_again(script: Script) -> None:
+    gates = await waiting(script, 2)
+    script.states[IDS[0]] = "denied"
+    script.head = 4
+    assert (await asyncio.wait_for(gates[0], 5))["state"] == "denied"
+    assert not gates[1].done()
+    await dismiss(gates)
+
+
+async def test_what_was_decided_while_the_server_failed_is_found_although_nobody_tells(
+    script: Script,
+) -> None:
+    gates = await waiting(script, 2)
+    script.decide(IDS[1], told=False)
+    await asyncio.sleep(0.3)
+    assert not gates[1].done()
+    script.failing = 2
+    script.head += 1
+    assert (await asyncio.wait_for(gates[1], 10))["state"] == "approved"
+    assert not gates[0].done()
+    await dismiss(gates)
+
+
+async def test_events_of_other_requests_and_of_no_move_wake_nobody(script: Script) -> None:
+    gates = await waiting(script, 1)
+    for entry in (
+        {"request_id": IDS[0], "state": None},
+        {"request_id": IDS[0], "state": "pending"},
+        {"request_id": None, "state": None},
+        {"request_id": IDS[5], "state": "approved"},
+    ):
+        script.head += 1
+        script.entries.append({"index": script.head, **entry})
+    await asyncio.sleep(0.3)
+    assert not gates[0].done()
+    script.decide(IDS[0], told=True)
+    assert (await asyncio.wait_for(gates[0], 5))["state"] == "approved"
+
+
+async def test_two_gates_on_one_request_are_both_woken(script: Script) -> None:
+    first, second = [(await waiting(script, 1))[0] for _ in range(2)]
+    script.decide(IDS[0], told=True)
+    events = await asyncio.wait_for(asyncio.gather(first, second), 5)
+    assert [event["state"] for event in events] == ["approved", "approved"]

@@ -1,0 +1,117 @@
+"""The long-poll: held while nothing happens, answered at once when something does, and silent on contents."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from airflow_approvals.core.errors import InvalidRequestError, NotAllowedError
+from tests.web.site import Site, an_opening
+
+
+def opened(site: Site, name: str) -> str:
+    with site.person("engineer") as engineer:
+        return engineer.open_request(an_opening(name), idempotency_key=name)[0].id
+
+
+def test_an_event_tells_which_request_moved_where_and_nothing_else(shared: Site) -> None:
+    request_id = opened(shared, "telling")
+    with shared.person("alice") as alice, shared.reader() as reader:
+        alice.vote(request_id, "deny", revision=1, reason="not this month")
+        told = [entry for entry in reader.events().entries if entry["request_id"] == request_id]
+        assert [(entry["kind"], entry["state"]) for entry in told] == [
+            ("request.opened", "pending"),
+            ("vote.cast", None),
+            ("request.denied", "denied"),
+        ]
+        assert all(set(entry) == {"index", "kind", "request_id", "state"} for entry in told)
+        assert alice.events().entries == reader.events().entries
+
+
+def test_a_call_is_held_until_something_happens(shared: Site) -> None:
+    with shared.reader() as reader:
+        last = reader.events().next
+        held = time.monotonic()
+        assert reader.events(after=last, wait=0.4).entries == ()
+        assert 0.35 < time.monotonic() - held < 3
+        woken: list[float] = []
+
+        def listen() -> None:
+            with shared.reader() as other:
+                assert other.events(after=last, wait=10).entries
+                woken.append(time.monotonic())
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        time.sleep(0.5)
+        assert not woken
+        opened(shared, "waking")
+        answered = time.monotonic()
+        listener.join(10)
+        assert woken[0] - answered < 0.5
+
+
+def test_many_held_calls_leave_the_service_free_to_answer(shared: Site) -> None:
+    with shared.reader() as reader:
+        last = reader.events().next
+
+        def hold() -> None:
+            with shared.reader() as other:
+                other.events(after=last, wait=20)
+
+        held = [threading.Thread(target=hold) for _ in range(40)]
+        for thread in held:
+            thread.start()
+        time.sleep(1.5)
+        asked = time.monotonic()
+        reader.health()
+        assert time.monotonic() - asked < 1
+        opened(shared, "freeing")
+        for thread in held:
+            thread.join(15)
+        assert not any(thread.is_alive() for thread in held)
+
+
+def test_who_knows_more_than_the_ledger_is_told_its_end_at_once(shared: Site) -> None:
+    with shared.reader() as reader:
+        end = reader.events().next
+        asked = time.monotonic()
+        page = reader.events(after=end + 1000, wait=10)
+        assert (page.entries, page.next) == ((), end)
+        assert time.monotonic() - asked < 5
+
+
+def test_workers_may_not_look_into_the_ledger_nor_anybody_hold_for_ever(shared: Site) -> None:
+    with shared.reader() as reader:
+        with pytest.raises(NotAllowedError):
+            reader.checkpoint()
+        with pytest.raises(NotAllowedError):
+            b"".join(reader.export())
+        with pytest.raises(InvalidRequestError):
+            reader.events(wait=3600)
+
+
+def test_proofs_hold_against_the_signed_heads(shared: Site) -> None:
+    from airflow_approvals.core.merkle import leaf_hash, verify_consistency, verify_inclusion
+
+    with shared.person("audrey") as audrey:
+        old = audrey.checkpoint()["size"]
+        opened(shared, "growing")
+        new = audrey.checkpoint()["size"]
+        assert new > old
+        entry = shared.store.entries_after(old - 1, limit=1)[0]
+        included = [bytes.fromhex(step) for step in audrey.inclusion_proof(old, new)["hashes"]]
+        root = shared.store.ledger_root(new)
+        verify_inclusion(index=old, size=new, leaf=leaf_hash(entry.body), proof=included, root=root)
+        consistent = [bytes.fromhex(step) for step in audrey.consistency_proof(old, new)["hashes"]]
+        verify_consistency(
+            old_size=old,
+            new_size=new,
+            old_root=shared.store.ledger_root(old),
+            new_root=root,
+            proof=consistent,
+        )
+        with pytest.raises(InvalidRequestError):
+            audrey.consistency_proof(new, new + 1000)
