@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,8 @@ from tests.provider.site import (
     free_port,
     login,
     migrate,
-    process,
+    start,
+    stop,
     wait_until_healthy,
 )
 
@@ -30,15 +30,18 @@ OPENING = {"action": {"kind": "export", "destination": "file:///data/outbox/a.cs
 @pytest.fixture(scope="module")
 def server(airflow_home: Path) -> Iterator[str]:
     port = free_port()
-    os.environ.update(airflow_settings(airflow_home, port=port))
+    settings = airflow_settings(airflow_home, port=port)
     policy_file = airflow_home / "approvals" / "policy.yaml"
     policy_file.parent.mkdir(exist_ok=True)
     policy_file.write_text(POLICY)
-    migrate(airflow_home)
-    with process(airflow_home, "approvals-app", "api-server", "--host", "127.0.0.1", "--port", str(port)):
+    migrate(airflow_home, settings)
+    started = start(airflow_home, settings, "api-server", "--host", "127.0.0.1", "--port", str(port))
+    try:
         base_url = f"http://127.0.0.1:{port}"
         wait_until_healthy(base_url)
         yield base_url
+    finally:
+        stop(started)
 
 
 def bearer(server: str, name: str) -> httpx.Client:
