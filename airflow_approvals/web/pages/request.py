@@ -15,7 +15,7 @@ from airflow_approvals.core.progress import Progress
 from airflow_approvals.core.receipt import Receipt, verify_bundle
 from airflow_approvals.core.signature import public_keys_from_json
 from airflow_approvals.ports import Visibility
-from airflow_approvals.service import Service
+from airflow_approvals.service import Service, actor_of
 from airflow_approvals.web.callers import policy_file_or_none
 from airflow_approvals.web.ledger import bundle_of, public_keys
 from airflow_approvals.web.pages.abilities import Abilities, abilities_of
@@ -97,7 +97,7 @@ def page_of(
         changes=changes_of(prior, request) if prior is not None else None,
         pii=chart_of(request.evidence.pii),
         pii_facts=_plain_facts(request.evidence.pii),
-        timeline=timeline_of(entries),
+        timeline=timeline_of(entries, own_task=_names_of_task(request)),
         check=check_receipt(service, request, origin=origin, now=now),
         links=tuple(_link(address) for address in request.evidence.links),
         parameters=_told(request.action.parameters) if request.action.parameters else "",
@@ -131,6 +131,14 @@ def _link(address: str) -> Link:
     except ValueError:
         is_web = False
     return Link(text=address, href=address if is_web else None)
+
+
+def _names_of_task(request: ApprovalRequest) -> set[str]:
+    """Return how the ledger names the task that asked, whichever of its tries spoke."""
+    if request.origin is None:
+        return set()
+    ids = {request.origin.ti_id, request.redeemed_by} - {None}
+    return {actor_of(request.origin), *(f"worker:{ti_id}" for ti_id in ids)}
 
 
 def _task_path(origin: Origin) -> str:

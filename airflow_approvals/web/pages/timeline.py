@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -35,41 +35,48 @@ _TONES = {
 }
 _WHAT = {
     "request.opened": "asked for approval",
-    "request.approved": "the request is approved",
-    "request.denied": "the request is denied",
-    "request.expired": "the request expired",
+    "request.approved": "gave the last approval that was needed: the request is approved",
+    "request.denied": "closed the request as denied",
+    "request.expired": "closed the request",
     "request.cancelled": "withdrew the request",
-    "request.superseded": "the request was superseded",
+    "request.superseded": "closed the request, and asked anew",
     "request.revoked": "took the approval back",
-    "request.lapsed": "the approval was not used in time",
-    "request.rebound": "the policy changed: votes given before do not count",
-    "question.asked": "asked",
-    "answer.given": "answered",
+    "request.lapsed": "closed the approval",
+    "request.rebound": "bound the request to the changed policy; votes given before do not count",
     "receipt.redeemed": "used the receipt, to write exactly what was approved",
+}
+_CHANNELS = {
+    "api": "through the API",
+    "cli": "from the command line",
+    "page": "on the page",
+    "slack": "in Slack",
+    "teams": "in Teams",
 }
 _ATTEMPTS = {"open": "to ask", "redeem": "to use the receipt", "outcome": "to report the outcome"}
 
 
-def timeline_of(entries: Iterable[Entry]) -> tuple[Happening, ...]:
-    """Return the story that `entries`, newest first, tell."""
-    return tuple(_happening(entry) for entry in sorted(entries, key=lambda entry: entry.index))
+def timeline_of(entries: Iterable[Entry], *, own_task: Collection[str]) -> tuple[Happening, ...]:
+    """Return the story that `entries` tell; `own_task` are the ledger's names of the task that asked."""
+    return tuple(_happening(entry, own_task) for entry in sorted(entries, key=lambda entry: entry.index))
 
 
-def who_is(actor: str) -> str:
+def who_is(actor: str, own_task: Collection[str]) -> str:
     """Return an actor of the ledger for people."""
+    if actor in own_task:
+        return "The task"
     if actor.startswith("worker:"):
-        return f"task {actor.removeprefix('worker:')}"
-    return "the approvals service" if actor == "service" else actor
+        return f"Task {actor.removeprefix('worker:')}"
+    return "The approvals service" if actor == "service" else actor
 
 
-def _happening(entry: Entry) -> Happening:
+def _happening(entry: Entry, own_task: Collection[str]) -> Happening:
     body = json.loads(entry.body)
     kind, data = body["kind"], body["data"]
     what, said, tone = _told(kind, data)
     return Happening(
         index=entry.index,
         at=datetime.fromisoformat(body["time"]),
-        who=who_is(body["actor"]),
+        who=who_is(body["actor"], own_task),
         what=what,
         said=said,
         tone=tone,
@@ -83,7 +90,8 @@ def _told(kind: str, data: dict[str, Any]) -> tuple[str, str, str]:
             groups = ", ".join(vote["groups"])
             word = "approved" if vote["verdict"] == "approve" else "denied"
             tone = "good" if vote["verdict"] == "approve" else "bad"
-            return f"{word}, for {groups}, by {vote['channel']}", vote["reason"], tone
+            where = _CHANNELS.get(vote["channel"], f"in {vote['channel']}")
+            return f"{word} for {groups}, {where}", vote["reason"], tone
         case "question.asked":
             return "asked", data["question"]["text"], "plain"
         case "answer.given":

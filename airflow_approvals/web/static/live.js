@@ -73,8 +73,8 @@
   function span(milliseconds) {
     const seconds = Math.max(0, Math.floor(milliseconds / 1000));
     const [days, hours, minutes] = [seconds / 86400, (seconds % 86400) / 3600, (seconds % 3600) / 60].map(Math.floor);
-    if (days) return `${days} d ${hours} h`;
-    if (hours) return `${hours} h ${minutes} min`;
+    if (days) return hours ? `${days} d ${hours} h` : `${days} d`;
+    if (hours) return minutes ? `${hours} h ${minutes} min` : `${hours} h`;
     if (minutes >= 5) return `${minutes} min`;
     return minutes ? `${minutes} min ${seconds % 60} s` : `${seconds} s`;
   }
