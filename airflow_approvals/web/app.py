@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import JSONResponse
 
 from airflow_approvals import __version__
 from airflow_approvals.service import Service
@@ -30,7 +29,8 @@ def create_app(build: Callable[[], Service], settings: Settings, users: Users) -
     The loop of `Background` lives in the app's lifespan, which Airflow 3.1 and 3.3 enter for every mounted
     FastAPI app, once per server process.
     """
-    # FastAPI's own docs routes would answer anybody: ours ask who is there.
+    # FastAPI's own routes would answer anybody, and its docs page runs a script from elsewhere, with the
+    # cookie of whoever may vote: the description is served to those who are logged in, a page for it is not.
     app = FastAPI(
         title="Airflow Approvals",
         version=__version__,
@@ -48,7 +48,7 @@ def create_app(build: Callable[[], Service], settings: Settings, users: Users) -
     app.include_router(reading.router, prefix=API)
     app.include_router(routes.router)
     app.include_router(forms.router)
-    _add_docs(app)
+    _add_description(app)
     return app
 
 
@@ -65,13 +65,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         backend.events.close()
 
 
-def _add_docs(app: FastAPI) -> None:
+def _add_description(app: FastAPI) -> None:
     @app.get("/openapi.json", include_in_schema=False)
     async def _openapi(request: Request) -> JSONResponse:
         root = request.scope.get("root_path", "").rstrip("/")
         return JSONResponse({**app.openapi(), "servers": [{"url": root or "/"}]})
-
-    @app.get("/docs", include_in_schema=False)
-    async def _docs(request: Request) -> HTMLResponse:
-        root = request.scope.get("root_path", "").rstrip("/")
-        return get_swagger_ui_html(openapi_url=f"{root}/openapi.json", title=app.title)

@@ -40,7 +40,7 @@ def all_routes() -> Iterator[Any]:
         pending.extend(
             (prefix + (context.prefix if context else getattr(route, "path", "")), one) for one in inner
         )
-    assert seen >= 19
+    assert seen >= 18
 
 
 http = httpx.Client(timeout=20)
@@ -74,8 +74,7 @@ def test_the_api_describes_itself_to_those_who_are_logged_in(shared: Site) -> No
     assert answer.status_code == 200
     assert "/api/v1/requests/{request_id}/votes" in answer.json()["paths"]
     assert answer.json()["servers"] == [{"url": "/approvals"}]
-    docs = http.get(f"{shared.base_url}/approvals/docs", headers=headers)
-    assert docs.status_code == 200
+    assert http.get(f"{shared.base_url}/approvals/docs", headers=headers).status_code == 404
 
 
 @pytest.mark.parametrize("chunked", [False, True])
