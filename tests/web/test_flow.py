@@ -103,3 +103,25 @@ def test_a_ledger_that_was_rewritten_in_the_database_gets_no_new_signature(site:
 def test_an_export_of_the_ledger_is_for_auditors(site: Site) -> None:
     with site.person("alice") as alice, pytest.raises(NotAllowedError, match="auditors"):
         b"".join(alice.export())
+
+
+def test_a_receipt_is_shown_again_without_signing_again(site: Site) -> None:
+    ti_id = site.add_task()
+    with site.worker(ti_id) as worker, site.person("alice") as alice:
+        request, _ = worker.open_request(an_opening())
+        alice.vote(request.id, Verdict.APPROVE, revision=1)
+        first = alice.get_request(request.id).receipt
+        worker.open_request(an_opening("others", gate="second"))
+        assert alice.get_request(request.id).receipt == first
+        assert verify_bundle(first, public_keys_from_json(alice.keys())).request_id == request.id
+
+
+def test_a_revoked_approval_still_shows_its_receipt_and_its_place(site: Site) -> None:
+    ti_id = site.add_task()
+    with site.worker(ti_id) as worker, site.person("alice") as alice:
+        request, _ = worker.open_request(an_opening())
+        alice.vote(request.id, Verdict.APPROVE, revision=1)
+        alice.revoke(request.id, reason="wrong partner")
+        detail = alice.get_request(request.id)
+        assert detail.request.state is State.REVOKED
+        assert verify_bundle(detail.receipt, public_keys_from_json(alice.keys())).request_id == request.id
