@@ -13,7 +13,7 @@ from airflow_approvals.operators.sql import ApprovedSqlWriteOperator
 
 SOURCE = "{{ var.value.get('staging_folder', '/data/staging') }}/customers.csv"
 
-with DAG("gate_then_write", schedule=None, tags=["approvals"], doc_md=__doc__):
+with DAG("gate_then_write", schedule=None, tags=["approvals"], doc_md=__doc__) as dag:
     gate = ApprovalGateOperator(
         task_id="gate",
         kind="write",

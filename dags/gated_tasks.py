@@ -13,7 +13,7 @@ from airflow_approvals.operators.gated import gated
 
 STAGING = "{{ var.value.get('staging_folder', '/data/staging') }}"
 
-with DAG("gated_tasks", schedule=None, tags=["approvals"], doc_md=__doc__):
+with DAG("gated_tasks", schedule=None, tags=["approvals"], doc_md=__doc__) as dag:
 
     @task
     def tables_to_drop() -> list[str]:

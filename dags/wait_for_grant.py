@@ -17,7 +17,7 @@ with DAG(
     tags=["approvals"],
     params={"request_id": Param("", type="string"), "role": Param("role://reader", type="string")},
     doc_md=__doc__,
-):
+) as dag:
     approved = ApprovalSensor(task_id="approved", request_id="{{ params.request_id }}", deferrable=True)
 
     @task

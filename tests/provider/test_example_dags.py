@@ -22,8 +22,9 @@ FOLDER = Path(__file__).resolve().parents[2] / "dags"
 
 
 def load(name: str) -> DAG:
-    found = runpy.run_path(str(FOLDER / f"{name}.py")).values()
-    (dag,) = [each for each in found if isinstance(each, DAG) and each.dag_id == name]
+    dag = runpy.run_path(str(FOLDER / f"{name}.py"))["dag"]
+    assert isinstance(dag, DAG)
+    assert dag.dag_id == name
     return dag
 
 

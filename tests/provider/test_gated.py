@@ -148,6 +148,14 @@ def test_a_source_that_changes_while_people_think_is_refused(runs: Runs, staged:
     assert asked.evidence.datasets[0].rows == 3
 
 
+def test_a_source_that_stayed_as_it_was_is_what_was_moved(runs: Runs, staged: Path) -> None:
+    with DAG("gated_moved") as dag:
+        gated(Act(task_id="act", what="upload"), source=str(staged), destination="sftp://partner/in")
+    run = runs.test(dag)
+    assert ACTS == ["upload"]
+    check_completed(runs, run.run_id)
+
+
 def test_approvers_see_the_fields_that_are_shown(runs: Runs) -> None:
     with DAG("gated_shown") as dag:
         gated(
