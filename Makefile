@@ -32,8 +32,12 @@ test: $(READY) ## all tests that need only packages; T=tests/core K=expired narr
 	@$(BIN)/python $(PYTEST) -m "not services"
 
 .PHONY: test-services
-test-services: $(READY) ## the tests against a real PostgreSQL (installed through apt if missing)
-	@tools/with-postgres $(BIN)/python $(PYTEST) -m services
+test-services: $(READY) ## the tests against a real PostgreSQL and Chromium (installed through apt if missing)
+	@tools/with-chromium tools/with-postgres $(BIN)/python $(PYTEST) -m services
+
+.PHONY: screenshots
+screenshots: $(READY) ## the pictures in docs/img, taken anew with Chromium
+	@tools/with-chromium $(BIN)/python -m tests.browser.screenshots
 
 .PHONY: test-compat
 test-compat: $(COMPAT_READY) ## the Airflow tests on the lowest supported Airflow
