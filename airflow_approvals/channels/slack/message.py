@@ -1,0 +1,164 @@
+"""A request as a Slack message: every fact that a decision needs, and the buttons while it can be answered.
+
+A pure function of the request: the prompt that was decided keeps all facts and loses the buttons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from airflow_approvals.channels.findings import pii_facts
+from airflow_approvals.channels.slack import blocks
+from airflow_approvals.channels.slack.blocks import Fact, Json
+from airflow_approvals.channels.slack.references import PromptRef
+from airflow_approvals.channels.text import counted, cut, escaped
+from airflow_approvals.core.model import ApprovalRequest, State
+from airflow_approvals.core.progress import Progress
+
+_ANSWERS = 10
+_COLUMNS = 30
+_QUESTIONS = 5
+_TITLES = {
+    State.PENDING: "Approval needed",
+    State.APPROVED: "Approved",
+    State.REDEEMED: "Approved, in progress",
+    State.COMPLETED: "Approved and done",
+    State.FAILED: "Approved, then failed",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What a prompt shows beside the request itself."""
+
+    link: str  # of the request's page
+    progress: Progress | None = None
+    page_only: str | None = None  # why it cannot be answered from Slack, if so
+    asks_reason: bool = False  # approving needs a reason too
+
+
+def prompt_of(request: ApprovalRequest, standing: Standing) -> Json:
+    """Return `text` and `blocks` of the message."""
+    title = f"{_TITLES.get(request.state, request.state.capitalize())}: {_what(request)}"
+    shown = [
+        blocks.header(title),
+        *blocks.facts(list(_facts(request)), block_id="facts"),
+        *blocks.facts(list(_standing(request, standing)), block_id="standing"),
+    ]
+    if request.state is State.PENDING:
+        shown += _buttons(request, standing)
+    shown.append(blocks.rich_text([blocks.link(standing.link, "Open in Airflow")], "page"))
+    return {"text": _fallback(title, request, standing), "blocks": shown}
+
+
+def note_of(kind: str, request: ApprovalRequest, number: int) -> Json | None:
+    """Return the thread note about question `number` being asked or answered; None when there is none."""
+    question = next((each for each in request.questions if each.id == number), None)
+    if question is None or (kind == "answer.given" and question.answer is None):
+        return None
+    asked = kind == "question.asked"
+    who = question.asked_by if asked else question.answered_by or "the task"
+    text = question.text if asked else question.answer or ""
+    label = f"Question {number}" if asked else f"Answer to question {number}"
+    rows: list[Fact] = [(f"{label}, by", who), ("Text", blocks.words(cut(text, blocks.INPUT) or "-"))]
+    return {
+        "text": escaped(f"{label} by {who}: {text}", blocks.FALLBACK),
+        "blocks": blocks.facts(rows, block_id="note"),
+    }
+
+
+def summary_rows(request: ApprovalRequest) -> list[Fact]:
+    """Return what a modal repeats of the prompt, so that nobody answers by heart."""
+    return [
+        row for row in _facts(request) if row[0] in ("Action", "Source", "Destination", "Rows", "Asked by")
+    ]
+
+
+def data_rows(request: ApprovalRequest) -> Iterator[Fact]:
+    """Yield rows and columns of the data, or that none was staged."""
+    datasets = request.evidence.datasets
+    if not datasets:
+        yield "Data", "no dataset was staged"
+        return
+    yield "Rows", f"{sum(dataset.rows for dataset in datasets):,}"
+    names = [column.name for dataset in datasets for column in dataset.columns]
+    first = ", ".join(cut(name, 60) for name in names[:_COLUMNS])
+    yield "Columns", f"{len(names):,}: {first}{', …' if len(names) > _COLUMNS else ''}"
+    yield "Bytes", f"{sum(dataset.size for dataset in datasets):,} in {counted(len(datasets), 'dataset')}"
+
+
+def _what(request: ApprovalRequest) -> str:
+    action = request.action
+    return f"{action.kind} to {action.destination}" if action.destination else action.kind
+
+
+def _facts(request: ApprovalRequest) -> Iterator[Fact]:
+    action = request.action
+    yield "Action", action.kind
+    yield "Source", action.source or "none"
+    yield "Destination", action.destination or "none"
+    yield from data_rows(request)
+    yield from pii_facts(request.evidence.pii)
+    yield "Asked by", ", ".join(request.requesters) or "unknown"
+    yield "Why", action.justification or "no reason given"
+    if request.origin is not None:
+        task = f"{request.origin.dag_id} / {request.origin.task_id} / {request.origin.run_id}"
+        mapped = f" [{request.origin.map_index}]" if request.origin.map_index >= 0 else ""
+        yield "Task", task + mapped
+    yield "Policy", request.policy
+    yield "Request", f"{request.id} revision {request.revision}, digest {request.action_digest[:16]}"
+
+
+def _standing(request: ApprovalRequest, standing: Standing) -> Iterator[Fact]:
+    if request.state is State.PENDING:
+        if standing.progress is not None:
+            yield "Approvals", standing.progress.missing
+        yield "Expires", blocks.moment(request.expires_at)
+    else:
+        yield (
+            "Outcome",
+            f"{request.state}: {request.decided_because}" if request.decided_because else request.state,
+        )
+        if request.decided_at is not None:
+            yield "Since", blocks.moment(request.decided_at)
+    if request.outcome is not None:
+        done = "published" if request.outcome.published else "not published"
+        yield "Write", f"{done}{': ' if request.outcome.detail else ''}{request.outcome.detail}"
+    for vote in request.votes[-_ANSWERS:]:
+        reason = f": {vote.reason}" if vote.reason else ""
+        yield vote.verdict.capitalize(), f"{vote.voter} ({', '.join(vote.groups)}), by {vote.channel}{reason}"
+    for question in request.questions[-_QUESTIONS:]:
+        answer = question.answer if question.answer is not None else "not answered yet"
+        yield (
+            f"Question {question.id}",
+            f"{question.asked_by}: {cut(question.text, 180)} → {cut(answer, 180)}",
+        )
+
+
+def _buttons(request: ApprovalRequest, standing: Standing) -> list[Json]:
+    value = PromptRef.of(request).to_value()
+    what = _what(request)
+    found = []
+    if standing.page_only is None:
+        approve = "Approve…" if standing.asks_reason else "Approve"
+        found += [
+            blocks.button("approvals.approve", approve, value, style="primary", label=f"Approve {what}"),
+            blocks.button("approvals.deny", "Deny…", value, style="danger", label=f"Deny {what}"),
+        ]
+    found += [
+        blocks.button("approvals.ask", "Ask…", value, label=f"Ask about {what}"),
+        blocks.button("approvals.details", "Details…", value, label=f"Details of {what}"),
+    ]
+    rows = (
+        []
+        if standing.page_only is None
+        else blocks.facts([("Answer on the page", standing.page_only)], block_id="page-only")
+    )
+    return [*rows, {"type": "actions", "block_id": "answer", "elements": found}]
+
+
+def _fallback(title: str, request: ApprovalRequest, standing: Standing) -> str:
+    asked = ", ".join(request.requesters) or "unknown"
+    progress = f" {standing.progress.missing}." if standing.progress is not None else ""
+    return escaped(f"{title}. Asked by {asked}.{progress}", blocks.FALLBACK)
