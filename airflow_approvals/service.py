@@ -57,6 +57,9 @@ from airflow_approvals.ports import (
     Transaction,
 )
 
+MAX_KEYS = 1000
+"""Public keys that are told; more rotations than that have other troubles."""
+
 LIVE_TASK_STATES = frozenset({"running", "deferred"})
 """A task instance in any other state does not run, so nobody can speak for it."""
 
@@ -524,7 +527,13 @@ class Service:
             )
 
     def record_key(self, *, now: datetime) -> None:
-        """Put the public key that signs from now on into the ledger, unless it is what was put there last."""
+        """Put the public key that signs here into the ledger, unless it is there.
+
+        Processes with different keys (each host made its own) must not take turns in adding them.
+        """
+        known = self.store.entries_of_kind("key.added", limit=MAX_KEYS)
+        if any(_data_of(entry).get("keyid") == self.signer.keyid for entry in known):
+            return
         with self.store.begin() as tx:
             last = tx.find_last_entry("key.added")
             if last is not None and _data_of(last).get("keyid") == self.signer.keyid:

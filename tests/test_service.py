@@ -317,6 +317,23 @@ def test_the_same_key_or_policy_is_recorded_once(world: World) -> None:
     assert world.store.ledger_size() == size + 1
 
 
+def test_processes_with_different_keys_do_not_take_turns_in_recording_them(
+    world: World, tmp_path: Path
+) -> None:
+    other = Service(
+        store=world.store,
+        origins=world.tasks,
+        policies=world.policies,
+        signer=load_signer("", home=tmp_path / "another host"),
+    )
+    for service in (world.service, other):
+        service.record_key(now=NOON)
+    size = world.store.ledger_size()
+    for service in (world.service, other):
+        service.record_key(now=NOON)
+    assert world.store.ledger_size() == size
+
+
 def test_a_key_that_does_not_answer_leaves_the_request_as_it_was(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     Connection,
     DateTime,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
     event,
 )
 from sqlalchemy.types import TypeDecorator
@@ -35,6 +37,8 @@ CALLER_LENGTH = 600
 """Characters of whoever sent it: a person, or a worker's DAG and task (each at most 250 in Airflow)."""
 ID_LENGTH = 250
 """Characters of a DAG, run or task id in Airflow."""
+PROBLEM_LENGTH = 500
+"""Characters of why a delivery failed."""
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -119,6 +123,7 @@ ledger_entries = Table(
     Column("request_id", String(36), nullable=True),
     Column("body", LargeBinary, nullable=False),  # canonical JSON, as it was hashed
     Index(None, "request_id"),
+    Index(None, "kind", "idx"),
 )
 
 ledger_nodes = Table(
@@ -144,6 +149,73 @@ checkpoints = Table(
     metadata,
     Column("size", BigId, primary_key=True, autoincrement=False),
     Column("note", Text, nullable=False),
+)
+
+# How far the ledger was read for what has to be told outside; one row.
+delivery_cursor = Table(
+    "approvals_delivery_cursor",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("idx", BigInteger, nullable=False),
+)
+
+deliveries = Table(
+    "approvals_delivery",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("request_id", String(36), nullable=False),
+    Column("channel", String(ID_LENGTH), nullable=False),
+    Column("entry", BigInteger, nullable=False),  # -1: the prompt; else the entry that a note tells
+    Column("wanted", BigInteger, nullable=False),
+    Column("shown", BigInteger, nullable=False),
+    Column("place", JSON, nullable=True),
+    Column("tries", Integer, nullable=False),
+    Column("next_try_at", UtcTime, nullable=False),
+    Column("is_dead", Boolean, nullable=False),
+    Column("problem", String(PROBLEM_LENGTH), nullable=False),
+    Column("lease", String(36), nullable=True),
+    Column("leased_until", UtcTime, nullable=True),
+    UniqueConstraint("request_id", "channel", "entry"),
+    Index(None, "is_dead", "next_try_at"),
+)
+
+# One row per channel and kind of call; locked by whoever takes a delivery of it.
+delivery_paces = Table(
+    "approvals_delivery_pace",
+    metadata,
+    Column("channel", String(ID_LENGTH), primary_key=True),
+    Column("kind", String(10), primary_key=True),  # post, update
+    Column("free_at", UtcTime, nullable=False),
+)
+
+identity_links = Table(
+    "approvals_identity_link",
+    metadata,
+    Column("provider", String(20), primary_key=True),
+    Column("team_id", String(ID_LENGTH), primary_key=True),
+    Column("user_id", String(ID_LENGTH), primary_key=True),
+    Column("person", String(ID_LENGTH), nullable=False),
+    Column("linked_at", UtcTime, nullable=False),
+    Index(None, "person"),
+)
+
+link_codes = Table(
+    "approvals_link_code",
+    metadata,
+    Column("provider", String(20), primary_key=True),
+    Column("team_id", String(ID_LENGTH), primary_key=True),
+    Column("user_id", String(ID_LENGTH), primary_key=True),
+    Column("code_sha256", String(64), nullable=False, unique=True),
+    Column("expires_at", UtcTime, nullable=False),
+)
+
+# Signatures that were taken, until they are too old to be sent again.
+seen_signatures = Table(
+    "approvals_seen_signature",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("seen_at", UtcTime, nullable=False),
+    Index(None, "seen_at"),
 )
 
 

@@ -11,10 +11,7 @@ from airflow_approvals.core.errors import LedgerTamperedError
 from airflow_approvals.core.model import ApprovalRequest
 from airflow_approvals.core.receipt import make_bundle
 from airflow_approvals.core.signature import by_keyid, public_key_from_json
-from airflow_approvals.service import Service
-
-KEYS = 1000
-"""Public keys that are told; more rotations than that have other troubles."""
+from airflow_approvals.service import MAX_KEYS, Service
 
 
 def ensure_checkpoint(service: Service, origin: str, *, now: datetime) -> tuple[int, str]:
@@ -62,7 +59,7 @@ def bundle_of(
 def public_keys(service: Service) -> list[dict[str, Any]]:
     """Return every key that has signed here, the one in use first, each once."""
     keys = [service.signer.public_key_json()]
-    for entry in service.store.entries_of_kind("key.added", limit=KEYS):
+    for entry in service.store.entries_of_kind("key.added", limit=MAX_KEYS):
         key = json.loads(entry.body)["data"]["public_key"]
         if key not in keys:
             keys.append(key)

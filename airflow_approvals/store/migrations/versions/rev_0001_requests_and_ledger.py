@@ -113,6 +113,7 @@ def _create_ledger() -> None:
         if_not_exists=True,
     )
     _create_index("approvals_ledger_entry", ["request_id"])
+    _create_index("approvals_ledger_entry", ["kind", "idx"])
     op.create_table(
         "approvals_ledger_node",
         sa.Column("level", sa.Integer(), autoincrement=False, nullable=False),
