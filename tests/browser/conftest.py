@@ -1,14 +1,14 @@
-"""Debian's Chromium, and a site to look at with it; `make test-services` installs the browser."""
+"""A browser, and a site to look at with it."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.browser.chromium import chromium
 from tests.browser.gallery import Gallery, hang
 from tests.web.site import mounted, serving
 
@@ -18,31 +18,13 @@ if TYPE_CHECKING:
 # The environment with the lowest Airflow has no browser: what is tested there does not need one.
 collect_ignore_glob = [] if find_spec("playwright") else ["test_*.py"]
 
-ARGUMENTS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-
 OpenPage = Callable[..., "Page"]
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.fail("no Chromium: run these tests through make test-services", pytrace=False)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
-        yield browser
-        browser.close()
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +36,13 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
 
 
 @pytest.fixture
-def open_page(chromium: Browser, gallery: Gallery) -> Iterator[OpenPage]:
+def open_page(browser: Browser, gallery: Gallery) -> Iterator[OpenPage]:
     """Open a page as somebody; what the browser complains about fails the test."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
     def open_as(name: str, path: str, *, width: int = 1280, dark: bool = False, scripts: bool = True) -> Page:
-        context = chromium.new_context(
+        context = browser.new_context(
             viewport={"width": width, "height": 900},
             color_scheme="dark" if dark else "light",
             java_script_enabled=scripts,

@@ -6,9 +6,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
-from tests.browser.conftest import ARGUMENTS
+from tests.browser.chromium import chromium
 from tests.browser.gallery import Gallery, hang
 from tests.web.site import mounted, serving
 
@@ -54,14 +54,12 @@ def take(browser: Browser, base_url: str, picture: Picture) -> None:
 
 def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         gallery = hang(Path(folder))
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=list(ARGUMENTS))
         with serving(mounted(gallery.site.app), gallery.site.port):
             for picture in pictures_of(gallery):
                 take(browser, gallery.site.base_url, picture)
                 print(f"docs/img/{picture.name}.png")
-        browser.close()
         gallery.site.store.close()
 
 
