@@ -8,6 +8,8 @@
     const follow = () => {
       if (outer.classList.contains("dark")) own.dataset.theme = "dark";
       else if (outer.classList.contains("light")) own.dataset.theme = "light";
+      const ground = getComputedStyle(outer.ownerDocument.body).backgroundColor;
+      if (/^rgb\(/.test(ground)) own.style.setProperty("--ground", ground); // rgba may be see-through
     };
     follow();
     new MutationObserver(follow).observe(outer, { attributes: true, attributeFilter: ["class"] });
