@@ -1,0 +1,123 @@
+"""What masking does with each column; said for every column, so that nothing passes by default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from airflow_approvals.core.errors import InvalidRequestError, SchemaMismatchError
+from airflow_approvals.pii.masking.operators import (
+    Operator,
+    Pseudonym,
+    Replace,
+    needs_subject,
+)
+
+LEAST_SCORE = 0.35  # below it Presidio's bank account and driver licence patterns match any number
+
+
+class Treatment(StrEnum):
+    """How a column is dealt with."""
+
+    LEAVE = "leave"
+    DROP = "drop"
+    CELL = "cell"  # the whole value
+    TEXT = "text"  # what is found within it
+    LEAVES = "leaves"  # what is found in each leaf of JSON text, a struct, a list or a map
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeafRule:
+    """A leaf that is masked as a whole, or left alone, whatever is found in it."""
+
+    path: str  # JSON pointer; `*` for any place in a list: /contact/phones/*
+    entity_type: str = ""
+    operator: Operator | None = None  # None: left alone
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnRule:
+    """One column."""
+
+    column: str
+    treatment: Treatment
+    entity_type: str = ""  # CELL: what its values are, for verification too
+    operator: Operator | None = None  # CELL
+    by_entity: Mapping[str, Operator] = field(default_factory=dict)  # TEXT, LEAVES
+    otherwise: Operator = field(default_factory=Replace)  # TEXT, LEAVES: types that are not in `by_entity`
+    leave_entities: tuple[str, ...] = ()  # TEXT, LEAVES: types that may stay
+    least_score: float = LEAST_SCORE
+    leaves: tuple[LeafRule, ...] = ()  # LEAVES
+    becomes: str | None = None  # CELL: "string" where the column's type changes to it
+
+    def __post_init__(self) -> None:
+        name = f"column {self.column!r}"
+        if self.treatment is Treatment.CELL and not (self.operator and self.entity_type):
+            raise InvalidRequestError(f"{name}: masking whole cells needs an operator and an entity type")
+        if self.treatment is not Treatment.CELL and (self.operator or self.becomes):
+            raise InvalidRequestError(
+                f"{name}: operator and becomes are for whole cells; {self.treatment} has by_entity"
+            )
+        if self.becomes not in (None, "string"):
+            raise InvalidRequestError(f"{name}: can become a string, not {self.becomes!r}")
+        if not 0 <= self.least_score <= 1:
+            raise InvalidRequestError(f"{name}: least_score is {self.least_score}; expected 0 to 1")
+
+    @property
+    def operators(self) -> tuple[Operator, ...]:
+        """All that may be applied in this column."""
+        leaves = tuple(leaf.operator for leaf in self.leaves if leaf.operator)
+        if self.treatment is Treatment.CELL:
+            return (self.operator,) if self.operator else ()
+        if self.treatment in (Treatment.TEXT, Treatment.LEAVES):
+            return (*self.by_entity.values(), self.otherwise, *leaves)
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskingRules:
+    """A table's rules: one for every column, and whose rows they are."""
+
+    columns: tuple[ColumnRule, ...]
+    subject_column: str | None = None  # whose dates move together
+
+    def __post_init__(self) -> None:
+        names = [rule.column for rule in self.columns]
+        if len(set(names)) != len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise InvalidRequestError(f"columns with more than one masking rule: {twice}; expected one each")
+        if self.subject_column is None:
+            moved = [rule.column for rule in self.columns if any(map(needs_subject, rule.operators))]
+            if moved:
+                raise InvalidRequestError(
+                    f"columns {moved} move dates by subject, but no subject_column says whose they are"
+                )
+        elif self.subject_column not in names:
+            raise InvalidRequestError(f"the subject column {self.subject_column!r} has no rule of its own")
+
+    @property
+    def by_column(self) -> dict[str, ColumnRule]:
+        """The rules by column name."""
+        return {rule.column: rule for rule in self.columns}
+
+    @property
+    def entity_types(self) -> frozenset[str]:
+        """Every entity type, or prefix of a token, that these rules name."""
+        found: set[str] = set()
+        for rule in self.columns:
+            found |= {rule.entity_type, *rule.by_entity, *(leaf.entity_type for leaf in rule.leaves)}
+            found |= {op.prefix or "" for op in rule.operators if isinstance(op, Pseudonym)}
+        return frozenset(found - {""})
+
+    def check_columns(self, names: list[str]) -> None:
+        """Raise `SchemaMismatchError` unless every column has a rule, and every rule a column."""
+        ruled = set(self.by_column)
+        missing, unknown = sorted(set(names) - ruled), sorted(ruled - set(names))
+        if len(set(names)) != len(names):
+            raise SchemaMismatchError("two columns have the same name; no rule tells them apart")
+        if missing or unknown:
+            raise SchemaMismatchError(
+                f"columns without a masking rule: {missing}; rules without a column: {unknown}; "
+                "expected one rule for every column; plan again, or stage what was planned"
+            )

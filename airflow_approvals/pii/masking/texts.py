@@ -1,0 +1,199 @@
+"""Texts in which only what is personal is masked: plain text, and every leaf of nested values and JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from airflow_approvals.core.errors import SourceUnreadableError
+from airflow_approvals.pii.cells import Gate, text_of
+from airflow_approvals.pii.findings import Span
+from airflow_approvals.pii.masking.forms import placed_words
+from airflow_approvals.pii.masking.keys import KeyRing
+from airflow_approvals.pii.masking.known_values import ValueIndex, find_few
+from airflow_approvals.pii.masking.leaves import Leaf, parse_json, rebuild, write_json
+from airflow_approvals.pii.masking.operators import Apply, compile_operator, own_shapes
+from airflow_approvals.pii.masking.rules import ColumnRule, Treatment
+from airflow_approvals.pii.masking.spans import replace_regions, settle
+
+OwnValues = Mapping[str, str]
+"""What a row's own columns say, by searching form, and the entity type of each."""
+
+
+class Finder(Protocol):
+    """What finds personal data in texts: the scanner."""
+
+    @property
+    def entity_types(self) -> frozenset[str]: ...
+
+    def find(
+        self, texts: Iterable[str], context: tuple[str, ...], gate: Gate = Gate.ANYTHING
+    ) -> Mapping[str, Sequence[Span]]:
+        """Return the spans of each text."""
+
+
+class Known(NamedTuple):
+    """What is known beyond a column, and where what is learnt in it goes."""
+
+    values: ValueIndex | None  # of the whole dataset: masked wherever they stand, found or not
+    collect: ValueIndex | None
+
+
+class TextMasker:
+    """One column of texts.
+
+    Found spans, what the row's own columns say, and values known from elsewhere are replaced in one step, so
+    that nothing is masked twice. A number within an Arrow type that must be masked becomes null, because
+    its type has no place for a word; within JSON text it becomes a string.
+    """
+
+    def __init__(
+        self, rule: ColumnRule, keys: KeyRing, finder: Finder, known: Known, names: frozenset[str]
+    ) -> None:
+        self.masked: Counter[str] = Counter()
+        self._rule = rule
+        self._finder = finder
+        self._known = known
+        self._shapes = own_shapes(names | finder.entity_types)
+        self._otherwise = compile_operator(rule.otherwise, keys)
+        self._by_entity = {entity: compile_operator(op, keys) for entity, op in rule.by_entity.items()}
+        self._leaf_rules = {
+            leaf.path: (leaf.entity_type, compile_operator(leaf.operator, keys) if leaf.operator else None)
+            for leaf in rule.leaves
+        }
+
+    def mask(self, values: Sequence[Any], subjects: Sequence[str], own: Sequence[OwnValues]) -> list[Any]:
+        """Return the masked cells; every distinct text is looked at once."""
+        cells = [self._opened(value) for value in values]
+        found = self._find(cells)
+        made: list[Any] = []
+        for row, (value, opened) in enumerate(zip(values, cells, strict=True)):
+            masking = _LeafMasking(self, found, subjects[row], own[row], typed=opened is value)
+            rebuilt = rebuild(opened, masking, (self._rule.column,))
+            if opened is value:
+                made.append(rebuilt)
+            else:
+                made.append(write_json(rebuilt, value) if masking.changed else value)
+        return made
+
+    def leaf_rule(self, leaf: Leaf) -> tuple[str, Apply | None] | None:
+        """Return type and operator of a leaf that has a rule of its own."""
+        return None if leaf.is_key else self._leaf_rules.get(leaf.path)
+
+    def mask_whole(self, text: str, entity: str, apply: Apply, subject: str) -> str:
+        """Return what stands for a leaf that is masked whatever is found in it."""
+        if self._known.collect is not None:
+            self._known.collect.add(text, entity)
+        self.masked[entity] += 1
+        return apply(text, entity, subject)
+
+    def mask_found(self, text: str, found: Sequence[Span], subject: str, own: OwnValues) -> str:
+        """Return a text without what was found in it and what is known of it."""
+        rule = self._rule
+        spans = [
+            span
+            for span in found
+            if span.score >= rule.least_score and span.entity_type not in rule.leave_entities
+        ]
+        if self._known.collect is not None:
+            for span in self._outside_placeholders(text, spans):
+                self._known.collect.add(text[span.start : span.end], span.entity_type)
+        regions = settle([*spans, *self._known_spans(text, own)], text)
+        regions = self._outside_placeholders(text, regions)
+        self.masked.update(region.entity_type for region in regions)
+
+        def replacement(piece: str, region: Span) -> str:
+            apply = self._by_entity.get(region.entity_type, self._otherwise)
+            return apply(piece, region.entity_type, subject)
+
+        return replace_regions(text, regions, replacement)
+
+    def _opened(self, value: Any) -> Any:
+        if self._rule.treatment is Treatment.LEAVES and isinstance(value, str):
+            parsed = parse_json(value)
+            return value if parsed is None else parsed
+        return value
+
+    def _find(
+        self, cells: Sequence[Any]
+    ) -> Mapping[tuple[tuple[str, ...], Gate], Mapping[str, Sequence[Span]]]:
+        wanted: dict[tuple[tuple[str, ...], Gate], dict[str, None]] = {}
+
+        def note(leaf: Leaf) -> Any:
+            text, gate = text_of(leaf.value)
+            if text and self.leaf_rule(leaf) is None:
+                wanted.setdefault((leaf.context, gate), {})[text] = None
+            return leaf.value
+
+        for cell in cells:
+            rebuild(cell, note, (self._rule.column,))
+        return {place: self._finder.find(texts, *place) for place, texts in wanted.items()}
+
+    def _known_spans(self, text: str, own: OwnValues) -> Iterator[Span]:
+        if not own and self._known.values is None:
+            return
+        words = placed_words(text)
+        hits = list(find_few(words.words, own))
+        if self._known.values is not None:
+            hits += self._known.values.find(words.words)
+        for first, last, entity in hits:
+            if entity not in self._rule.leave_entities:
+                yield Span(entity, words.starts[first], words.ends[last], 1.0)
+
+    def _outside_placeholders(self, text: str, regions: list[Span]) -> list[Span]:
+        """Leave out what was masked before: masking a masked table changes nothing."""
+        placeholders = [match.span() for match in self._shapes.finditer(text)]
+        return [
+            region
+            for region in regions
+            if not any(start <= region.start and region.end <= end for start, end in placeholders)
+        ]
+
+
+class _LeafMasking:
+    """Masks the leaves of one cell, and knows afterwards whether any of them changed."""
+
+    def __init__(
+        self,
+        column: TextMasker,
+        found: Mapping[tuple[tuple[str, ...], Gate], Mapping[str, Sequence[Span]]],
+        subject: str,
+        own: OwnValues,
+        *,
+        typed: bool,
+    ) -> None:
+        self.changed = False
+        self._column = column
+        self._found = found
+        self._subject = subject
+        self._own = own
+        self._typed = typed
+
+    def __call__(self, leaf: Leaf) -> Any:
+        text, gate = text_of(leaf.value)
+        if text is None and isinstance(leaf.value, bytes):
+            raise SourceUnreadableError(
+                f"column {leaf.context[0]!r} holds bytes that are no text, in which nothing can be found; "
+                "let its masking rule drop it, leave it alone, or mask whole cells"
+            )
+        if not text:
+            return leaf.value
+        whole = self._column.leaf_rule(leaf)
+        if whole is None:
+            masked = self._column.mask_found(
+                text, self._found[leaf.context, gate].get(text, ()), self._subject, self._own
+            )
+        elif whole[1] is None:
+            return leaf.value
+        else:
+            masked = self._column.mask_whole(text, whole[0], whole[1], self._subject)
+        if masked == text:
+            return leaf.value
+        self.changed = True
+        return self._in_type(leaf.value, masked)
+
+    def _in_type(self, value: Any, masked: str) -> Any:
+        if isinstance(value, str) or not self._typed:
+            return masked
+        return masked.encode() if isinstance(value, bytes) else None
