@@ -43,6 +43,15 @@ class Delivery:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Telling:
+    """What one ledger entry means for the outside: every prompt of the request that there is tells it."""
+
+    request_id: str
+    channels: tuple[str, ...] = ()  # where a prompt has to stand from now on
+    has_note: bool = False  # the entry is told below each prompt too
+
+
+@dataclass(frozen=True, kw_only=True)
 class IdentityLink:
     """An account elsewhere that belongs to a person, as that person said with a login of their own."""
 

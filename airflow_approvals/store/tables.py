@@ -168,7 +168,7 @@ deliveries = Table(
     Column("entry", BigInteger, nullable=False),  # -1: the prompt; else the entry that a note tells
     Column("wanted", BigInteger, nullable=False),
     Column("shown", BigInteger, nullable=False),
-    Column("place", JSON, nullable=True),
+    Column("place", JSON(none_as_null=True), nullable=True),
     Column("tries", Integer, nullable=False),
     Column("next_try_at", UtcTime, nullable=False),
     Column("is_dead", Boolean, nullable=False),

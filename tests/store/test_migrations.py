@@ -99,7 +99,7 @@ def test_a_database_that_was_never_migrated_is_refused(engine: Engine) -> None:
 OTHER_VERSIONS = {
     "an old one": "UPDATE alembic_version_approvals SET version_num = '0000'",
     "none": "DELETE FROM alembic_version_approvals",
-    "two": "INSERT INTO alembic_version_approvals VALUES ('0002')",
+    "two": "INSERT INTO alembic_version_approvals VALUES ('9999')",
 }
 
 

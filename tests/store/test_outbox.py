@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+
+from airflow_approvals.core.delivery import LEASE, MAX_REFUSALS, MAX_TRIES, PROMPT, Delivery, Telling
+from airflow_approvals.core.model import Entry
+from airflow_approvals.store.outbox import SqlOutbox
+from airflow_approvals.store.sql import SqlStore
+from tests.store.samples import NOON, a_fact
+
+PLACE = {"channel": "C1", "ts": "1.2"}
+SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture
+def outbox(store: SqlStore) -> SqlOutbox:
+    return SqlOutbox(store.engine)
+
+
+def plan(entry: Entry) -> Telling | None:
+    body = json.loads(entry.body)
+    if body["request_id"] is None:
+        return None
+    opened = body["kind"] == "request.opened"
+    return Telling(
+        request_id=body["request_id"],
+        channels=tuple(body["data"].get("channels", ["one"])) if opened else (),
+        has_note=body["kind"] == "question.asked",
+    )
+
+
+def happens(
+    store: SqlStore, kind: str = "request.opened", request_id: str | None = "r1", **data: object
+) -> int:
+    with store.begin() as tx:
+        return tx.append(a_fact(kind, request_id, **data)).index
+
+
+def claimed(outbox: SqlOutbox, seconds: float = 0, lease: str = "me") -> Delivery:
+    found = outbox.claim(now=NOON + timedelta(seconds=seconds), lease=lease)
+    assert found is not None
+    return found
+
+
+def nothing(outbox: SqlOutbox, seconds: float = 0) -> bool:
+    return outbox.claim(now=NOON + timedelta(seconds=seconds), lease="other") is None
+
+
+def test_every_entry_is_read_once_and_a_prompt_stands_in_every_channel(
+    store: SqlStore, outbox: SqlOutbox
+) -> None:
+    happens(store, channels=["one", "two"])
+    happens(store, "policy.loaded", None)
+    assert outbox.plan(plan, now=NOON) == 2
+    assert outbox.plan(plan, now=NOON) == 0
+    first, second = claimed(outbox), claimed(outbox)
+    assert {first.channel, second.channel} == {"one", "two"}
+    assert nothing(outbox)
+    for delivery in (first, second):
+        outbox.done(delivery, lease="me", place=PLACE, now=NOON)
+    assert nothing(outbox, 3600)
+
+
+def test_news_update_every_prompt_where_it_stands(store: SqlStore, outbox: SqlOutbox) -> None:
+    happens(store)
+    outbox.plan(plan, now=NOON)
+    outbox.done(claimed(outbox), lease="me", place=PLACE, now=NOON)
+    index = happens(store, "vote.cast")
+    outbox.plan(plan, now=NOON)
+    again = claimed(outbox)  # an update needs no spacing
+    assert (again.place, again.wanted, again.shown) == (PLACE, index, 0)
+
+
+def test_news_that_come_while_it_is_sent_are_sent_too(store: SqlStore, outbox: SqlOutbox) -> None:
+    happens(store)
+    outbox.plan(plan, now=NOON)
+    sending = claimed(outbox)
+    happens(store, "vote.cast")
+    outbox.plan(plan, now=NOON)
+    assert nothing(outbox, 2)
+    outbox.done(sending, lease="me", place=PLACE, now=NOON)
+    assert claimed(outbox).place == PLACE
+
+
+def test_a_note_waits_for_its_prompt_and_is_sent_once(store: SqlStore, outbox: SqlOutbox) -> None:
+    happens(store)
+    index = happens(store, "question.asked")
+    outbox.plan(plan, now=NOON)
+    prompt = claimed(outbox)
+    assert prompt.entry == PROMPT
+    assert nothing(outbox, 2)
+    outbox.done(prompt, lease="me", place=PLACE, now=NOON)
+    note = claimed(outbox, 2)
+    assert note.entry == index
+    outbox.done(note, lease="me", place={"channel": "C1", "ts": "1.3"}, now=NOON)
+    happens(store, "vote.cast")
+    outbox.plan(plan, now=NOON)
+    assert claimed(outbox, 9).entry == PROMPT
+    assert nothing(outbox, 9)
+
+
+def test_one_new_message_a_second_in_one_channel(store: SqlStore, outbox: SqlOutbox) -> None:
+    for number in range(3):
+        happens(store, request_id=f"r{number}")
+    happens(store, request_id="elsewhere", channels=["two"])
+    outbox.plan(plan, now=NOON)
+    assert {claimed(outbox).request_id, claimed(outbox).request_id} == {"r0", "elsewhere"}
+    assert nothing(outbox, 0.9)
+    assert claimed(outbox, 1).request_id == "r1"
+    assert nothing(outbox, 1.9)
+    assert claimed(outbox, 2).request_id == "r2"
+
+
+def test_a_channel_that_asks_for_rest_gets_it_and_loses_no_try(store: SqlStore, outbox: SqlOutbox) -> None:
+    for number in range(2):
+        happens(store, request_id=f"r{number}")
+    outbox.plan(plan, now=NOON)
+    first = claimed(outbox)
+    outbox.hold(first, lease="me", until=NOON + 30 * SECOND)
+    assert nothing(outbox, 29)
+    again = claimed(outbox, 30)
+    assert (again.request_id, again.tries) == ("r1", 0) or (again.request_id, again.tries) == ("r0", 0)
+
+
+def test_a_lease_that_ran_out_passes_on_and_the_late_one_changes_nothing(
+    store: SqlStore, outbox: SqlOutbox
+) -> None:
+    happens(store)
+    outbox.plan(plan, now=NOON)
+    lost = claimed(outbox, lease="died")
+    assert nothing(outbox, LEASE.total_seconds() - 1)
+    taken = claimed(outbox, LEASE.total_seconds(), lease="lives")
+    outbox.done(lost, lease="died", place={"channel": "wrong", "ts": "0"}, now=NOON)
+    outbox.done(taken, lease="lives", place=PLACE, now=NOON)
+    assert [each.place for each in outbox.deliveries_of("r1")] == [PLACE]
+
+
+@pytest.mark.parametrize(("refused", "most"), [(True, MAX_REFUSALS), (False, MAX_TRIES)])
+def test_what_fails_again_and_again_becomes_a_dead_letter_until_there_is_news(
+    store: SqlStore, outbox: SqlOutbox, refused: bool, most: int
+) -> None:
+    happens(store)
+    outbox.plan(plan, now=NOON)
+    at = NOON
+    for tried in range(most):
+        found = outbox.claim(now=at, lease="me")
+        assert found is not None
+        assert found.tries == tried
+        outbox.failed(found, lease="me", problem="not_in_channel", refused=refused, now=at)
+        assert bool(outbox.dead_letters()) is (tried + 1 == most)
+        assert outbox.claim(now=at + 0.9 * SECOND, lease="me") is None
+        at += timedelta(minutes=5)
+    assert [letter.problem for letter in outbox.dead_letters()] == ["not_in_channel"]
+    assert outbox.next_due() is None
+    happens(store, "vote.cast")
+    outbox.plan(plan, now=at)
+    assert outbox.claim(now=at, lease="me") is not None
+    assert outbox.dead_letters() == []
+
+
+def test_a_message_that_is_gone_is_posted_anew(store: SqlStore, outbox: SqlOutbox) -> None:
+    happens(store)
+    outbox.plan(plan, now=NOON)
+    outbox.done(claimed(outbox), lease="me", place=PLACE, now=NOON)
+    outbox.want_again("r1", now=NOON)
+    stale = claimed(outbox)
+    assert stale.place == PLACE
+    outbox.failed(stale, lease="me", problem="message_not_found", refused=False, now=NOON, forget=True)
+    assert claimed(outbox, 2).place is None
+
+
+def test_many_workers_send_each_message_once(store: SqlStore, outbox: SqlOutbox) -> None:
+    channels = [f"c{number}" for number in range(5)]
+    for number in range(10):
+        happens(store, request_id=f"r{number}", channels=channels)
+    outbox.plan(plan, now=NOON)
+    sent: list[int] = []
+
+    def work(worker: int) -> None:
+        own = SqlOutbox(store.engine)
+        for second in range(10):
+            at = NOON + timedelta(seconds=second)
+            while (found := own.claim(now=at, lease=f"w{worker}")) is not None:
+                sent.append(found.id)
+                own.done(found, lease=f"w{worker}", place=PLACE, now=at)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    while (left := outbox.claim(now=NOON + timedelta(minutes=len(sent)), lease="last")) is not None:
+        sent.append(left.id)
+        outbox.done(left, lease="last", place=PLACE, now=NOON)
+    assert len(sent) == len(set(sent)) == 50
+
+
+def test_planners_that_run_at_once_want_each_entry_once(store: SqlStore, outbox: SqlOutbox) -> None:
+    for number in range(20):
+        happens(store, request_id=f"r{number}")
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(lambda _: SqlOutbox(store.engine).plan(plan, now=NOON), range(4)))
+    assert sum(read) == 20
+    assert len(outbox.deliveries_of("r3")) == 1
+
+
+def test_a_signature_is_taken_once_and_forgotten_when_it_is_too_old(outbox: SqlOutbox) -> None:
+    assert outbox.is_first_use("a" * 64, now=NOON)
+    assert not outbox.is_first_use("a" * 64, now=NOON + timedelta(minutes=10))
+    assert outbox.is_first_use("b" * 64, now=NOON + timedelta(minutes=20))
+    assert outbox.is_first_use("a" * 64, now=NOON + timedelta(minutes=20))
