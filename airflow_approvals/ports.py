@@ -32,6 +32,7 @@ class RequestFilter:
     policy: str | None = None
     requester: str | None = None
     ids: tuple[str, ...] = ()
+    opened_before: datetime | None = None
     search: str | None = None  # words, each of which must stand somewhere in names, addresses or the reason
     visible_to: Visibility | None = None  # None: all of them
     limit: int = 50  # at most 500

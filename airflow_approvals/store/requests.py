@@ -210,6 +210,8 @@ def _conditions(wanted: RequestFilter) -> list[ColumnElement[bool]]:
         conditions.append(requests.c.state.in_([state.value for state in wanted.states]))
     if wanted.ids:
         conditions.append(requests.c.id.in_(wanted.ids))
+    if wanted.opened_before is not None:
+        conditions.append(requests.c.opened_at < wanted.opened_before)
     if wanted.requester is not None:
         conditions.append(_asked_by(wanted.requester))
     conditions.extend(_mentions(word) for word in (wanted.search or "").split()[:MAX_WORDS])

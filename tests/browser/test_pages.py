@@ -96,6 +96,8 @@ def test_what_somebody_types_outlives_what_others_do(gallery: Gallery, open_page
     other.get_by_role("button", name="Approve").click()
     expect(page.locator("#decision")).to_contain_text("1 of 2: data-stewards missing, security done")
     expect(page.get_by_label("Reason")).to_have_value("I have looked at ")
+    page.keyboard.type("all of it.")
+    expect(page.get_by_label("Reason")).to_have_value("I have looked at all of it.")
 
 
 def test_a_new_request_comes_to_the_inbox_by_itself(gallery: Gallery, open_page: OpenPage) -> None:

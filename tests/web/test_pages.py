@@ -50,6 +50,13 @@ def test_an_approver_goes_from_the_inbox_to_a_decision(shared: Site) -> None:
     )
 
 
+@pytest.mark.parametrize("done", ["approve", "deny", "ask", "answer", "cancel", "revoke", "x"])
+def test_a_link_cannot_claim_an_answer_that_was_not_given(shared: Site, done: str) -> None:
+    request = opened(shared, f"claimed-{done}")
+    with Browser(shared, "alice") as alice:
+        assert "notice" not in alice.open(f"{path_of(request)}?done={done}").answer.text
+
+
 def test_a_requester_sees_no_buttons_and_is_told_why(shared: Site) -> None:
     request = opened(shared, "own")
     with Browser(shared, "engineer") as engineer:

@@ -38,17 +38,15 @@ def find_prior(
 
     The same destination wins, so that a task which serves several is held against its own last one.
     """
-    wanted = RequestFilter(states=APPROVED_STATES, visible_to=visible_to, limit=_LOOKED_AT)
+    wanted = RequestFilter(
+        states=APPROVED_STATES, opened_before=request.opened_at, visible_to=visible_to, limit=_LOOKED_AT
+    )
     if request.origin is not None:
         wanted = replace(wanted, dag_id=request.origin.dag_id, task_id=request.origin.task_id)
     else:
         wanted = replace(wanted, policy=request.policy)
     earlier = [
-        each
-        for each in store.list_requests(wanted).requests
-        if each.id != request.id
-        and each.opened_at <= request.opened_at
-        and each.action.kind == request.action.kind
+        each for each in store.list_requests(wanted).requests if each.action.kind == request.action.kind
     ]
     same = [each for each in earlier if each.action.destination == request.action.destination]
     if same:

@@ -54,6 +54,7 @@ class RequestPage:
     pii: PiiChart | None
     pii_facts: tuple[tuple[str, str], ...]
     timeline: tuple[Happening, ...]
+    timeline_is_cut: bool
     check: ReceiptCheck | None
     links: tuple[Link, ...]
     parameters: str
@@ -97,6 +98,7 @@ def page_of(
         changes=changes_of(prior, request) if prior is not None else None,
         pii=chart_of(request.evidence.pii),
         pii_facts=_plain_facts(request.evidence.pii),
+        timeline_is_cut=len(entries) == MAX_ENTRIES,
         timeline=timeline_of(entries, own_task=_names_of_task(request)),
         check=check_receipt(service, request, origin=origin, now=now),
         links=tuple(_link(address) for address in request.evidence.links),

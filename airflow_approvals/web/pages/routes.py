@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from airflow_approvals.core.errors import RequestNotFoundError
+from airflow_approvals.core.model import ApprovalRequest, Person, State, Verdict
 from airflow_approvals.ports import RequestFilter
 from airflow_approvals.web.api import Call, ThisCall
 from airflow_approvals.web.backend import now
@@ -93,10 +94,10 @@ async def show_request(
 ) -> Response:
     """Show one request, and what may be done with it."""
     await call.seen(request_id)
-    return await request_page(request, call, request_id, notice=DONE.get(done))
+    return await request_page(request, call, request_id, done=done)
 
 
-DONE = {
+_NOTICES = {
     "approve": "Your approval is on the record.",
     "deny": "Your denial is on the record. The task will not write anything.",
     "ask": "Your question is on the record. The requester is asked; the clock goes on.",
@@ -111,7 +112,7 @@ async def request_page(
     call: Call,
     request_id: str,
     *,
-    notice: str | None = None,
+    done: str = "",
     problem: str | None = None,
     entered: dict[str, str] | None = None,
     status: int = 200,
@@ -127,12 +128,28 @@ async def request_page(
         "page": page,
         "request": page.request,
         "token": token,
-        "notice": notice,
+        "notice": _NOTICES[done] if _has_done(user.person, done, page.request) else None,
         "problem": problem,
         "entered": entered or {},
         "airflow": airflow_root_of(request),
     }
     return render(request, "request.html", facts, status=status)
+
+
+def _has_done(person: Person, done: str, request: ApprovalRequest) -> bool:
+    """Return whether the record holds what the address says was done: a link must not claim an answer."""
+    match done:
+        case Verdict.APPROVE | Verdict.DENY:
+            return any((vote.voter, vote.verdict) == (person, done) for vote in request.votes)
+        case "ask":
+            return any(question.asked_by == person for question in request.questions)
+        case "answer":
+            return any(question.answered_by == person for question in request.questions)
+        case "cancel" | "revoke":
+            state = State.CANCELLED if done == "cancel" else State.REVOKED
+            return request.state is state and f" by {person}" in request.decided_because
+        case _:
+            return False
 
 
 def _request(call: Call, request_id: str) -> RequestPage:

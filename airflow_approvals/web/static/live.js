@@ -92,7 +92,7 @@
 
   // --- swaps -------------------------------------------------------------------------------------------
 
-  let focused = null;
+  let focused = null; // what had the focus in a part that is about to be replaced
 
   document.addEventListener("htmx:oobBeforeSwap", (event) => {
     const { target, fragment } = event.detail;
@@ -102,7 +102,10 @@
       event.detail.shouldSwap = false;
       return;
     }
-    if (target.contains(document.activeElement)) focused = target.id;
+    const active = document.activeElement;
+    if (target.contains(active)) {
+      focused = { id: active.id, part: target.id, from: active.selectionStart, to: active.selectionEnd };
+    }
     const typed = [...target.querySelectorAll("textarea")].filter((area) => area.value);
     for (const area of typed) {
       const same = next.querySelector?.(`#${CSS.escape(area.id)}`);
@@ -113,7 +116,11 @@
   });
 
   document.addEventListener("htmx:oobAfterSwap", () => {
-    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+    if (focused) {
+      const again = document.getElementById(focused.id || focused.part) ?? document.getElementById(focused.part);
+      again?.focus({ preventScroll: true });
+      if (focused.from != null) again?.setSelectionRange?.(focused.from, focused.to);
+    }
     focused = null;
     tell();
   });

@@ -1,0 +1,126 @@
+"""What an approver is shown beside the facts: what has changed, and the personal data before and after."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_approvals.core.model import ApprovalRequest, Evidence
+from airflow_approvals.web.pages.changes import changes_of, find_prior
+from airflow_approvals.web.pages.pii import chart_of
+from tests.browser.gallery import COLUMNS, Gallery, approve, ask, hang, pii_report
+from tests.web.pages import Browser
+from tests.web.site import mounted, serving, utc_now
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
+    return hang(tmp_path_factory.mktemp("gallery"))
+
+
+def told(prior: ApprovalRequest, request: ApprovalRequest) -> dict[str, tuple[str, str]]:
+    return {each.what: (each.was, each.now) for each in changes_of(prior, request).differences}
+
+
+def test_every_difference_to_the_last_approval_is_told(gallery: Gallery) -> None:
+    prior = find_prior(gallery.site.store, gallery.pending, None)
+    assert prior is not None
+    assert prior.id == gallery.completed.id
+    assert told(prior, gallery.pending) == {
+        "Rows": ("4,984", "5,210 (+226, +4.5%)"),
+        "Column added": ("none", "notes (string)"),
+        "Type of column lifetime_value": ("int64", "double"),
+    }
+    assert told(gallery.pending, prior)["Column removed"] == ("notes (string)", "none")
+    elsewhere = replace(gallery.pending.action, destination="s3://partner-acme/other.parquet")
+    moved = replace(gallery.pending, action=elsewhere, policy_digest="f" * 64)
+    assert told(gallery.pending, moved) == {
+        "Destination": ("s3://partner-acme/inbox/customers.parquet", "s3://partner-acme/other.parquet"),
+        "Policy rule": (gallery.pending.policy_digest[:12], "f" * 12),
+    }
+
+
+def test_another_mix_of_personal_data_is_told(gallery: Gallery) -> None:
+    report = pii_report(5210)
+    left = {"entity_type": "EMAIL_ADDRESS", "cells": 7}
+    report["after"]["columns"][2].update(cells_with_findings=7, entities=[left])
+    leaking = with_pii(gallery.pending, report)
+    assert told(gallery.pending, leaking) == {"PII EMAIL_ADDRESS": ("0 cells", "7 cells")}
+    assert told(gallery.pending, with_pii(gallery.pending, None)) == {
+        "PII scan": ("0 cells with findings", "not scanned")
+    }
+    assert told(gallery.pending, gallery.pending) == {}
+
+
+def with_pii(request: ApprovalRequest, pii: dict[str, Any] | None) -> ApprovalRequest:
+    return replace(request, evidence=Evidence(datasets=request.evidence.datasets, pii=pii))
+
+
+def test_only_earlier_approvals_of_the_same_task_are_compared_with(gallery: Gallery) -> None:
+    site, now = gallery.site, utc_now()
+    store = site.store
+    assert find_prior(store, gallery.completed, None) is None
+    first = ask(site, name="feed", rows=5, dag_id="feeds", at=now - timedelta(minutes=9))
+    approve(site, first, "alice", at=now - timedelta(minutes=8))
+    other = ask(site, name="else", rows=5, dag_id="feeds", at=now - timedelta(minutes=7))
+    approve(site, other, "alice", at=now - timedelta(minutes=6))
+    again = ask(site, name="feed", rows=6, dag_id="feeds", at=now)
+    found = find_prior(store, again, None)
+    assert found is not None
+    assert found.id == first.id  # the same destination, although the other one is newer
+    third = ask(site, name="third", rows=6, dag_id="feeds", at=now)
+    found = find_prior(store, third, None)
+    assert found is not None
+    assert found.id == other.id
+
+
+def test_the_chart_has_every_column_with_findings_before_and_after() -> None:
+    chart = chart_of(pii_report(5210))
+    assert chart is not None
+    assert [column.name for column in chart.columns] == ["full_name", "email", "phone", "city", "notes"]
+    assert (chart.clean, chart.verified, chart.residual) == (len(COLUMNS) - 5, True, 0)
+    email = chart.columns[1]
+    assert email.before is not None
+    assert email.after is not None
+    assert (email.before.percent, email.after.percent) == ("99.5 %", "0.0 %")
+    assert chart.entities == ("EMAIL_ADDRESS", "LOCATION", "PERSON", "PHONE_NUMBER")
+
+
+def test_a_single_report_is_the_scan_before_masking() -> None:
+    chart = chart_of({**pii_report(5210)["before"], "scanned": True})
+    assert chart is not None
+    assert (chart.has_before, chart.has_after, chart.verified) == (True, False, False)
+
+
+@pytest.mark.parametrize("pii", [None, {}, {"scanned": False}, {"columns": "email"}])
+def test_what_was_not_scanned_has_no_chart(pii: dict[str, Any] | None) -> None:
+    assert chart_of(pii) is None
+
+
+WORDS = {
+    "verified": (lambda report: None, "Masking verified"),
+    "not verified": (
+        lambda report: report.update(verified=False),
+        "does not say that the masking was verified",
+    ),
+    "something left": (lambda report: report.update(residual=3), "3 cells left"),
+    "not masked": (lambda report: report.pop("after"), "Not masked"),
+    "not scanned": (lambda report: report.clear(), "Not scanned."),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), WORDS.values(), ids=WORDS.keys())
+def test_the_page_says_what_the_scans_prove_and_no_more(tmp_path: Path, change: Any, words: str) -> None:
+    gallery = hang(tmp_path)
+    report = pii_report(20)
+    change(report)
+    request = ask(gallery.site, name="told", rows=20, dag_id="told", pii=report)
+    with serving(mounted(gallery.site.app), gallery.site.port), Browser(gallery.site, "alice") as alice:
+        text = alice.open(f"/requests/{request.id}").text
+    gallery.site.store.close()
+    said = [each for _, each in WORDS.values() if each in text]
+    assert said == [words]
