@@ -91,6 +91,14 @@ class ValueIndex:
         for _, _, entity in self.find(words_of(text)):
             yield entity
 
+    def find_whole(self, text: str) -> Iterator[str]:
+        """Yield the entity type of a text that is a value from its first word to its last."""
+        self._sort()
+        form = _cut(words_of(text))
+        entity = self._entity_of(form) if len(form) >= SHORTEST else None
+        if entity is not None:
+            yield entity
+
     def _add(self, form: str, entity_type: str) -> None:
         if entity_type not in self._entities:
             self._entities.append(entity_type)

@@ -139,7 +139,7 @@ def own_shapes(entity_types: frozenset[str]) -> re.Pattern[str]:
     names = "|".join(sorted(map(re.escape, entity_types), key=len, reverse=True)) or "(?!)"
     return re.compile(
         rf"<(?:{names})>|(?<!\w)(?:{names})_[0-9a-f]{{24}}(?!\w)|(?<!\w){encryption.TOKEN.pattern}(?!\w)"
-        r"|(?<!\w)[0-9a-f]{64}(?!\w)"
+        rf"|(?<!\w)[0-9a-f]{{64}}(?!\w)|(?<!\w){fakes.EMAIL.pattern}(?!\w)"
     )
 
 

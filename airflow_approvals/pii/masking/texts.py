@@ -97,7 +97,8 @@ class TextMasker:
             if span.score >= rule.least_score and span.entity_type not in rule.leave_entities
         ]
         if self._known.collect is not None:
-            for span in self._outside_placeholders(text, spans):
+            # What lies within something longer (the domain of an address) is not a value by itself.
+            for span in self._outside_placeholders(text, settle(spans, text)):
                 self._known.collect.add(text[span.start : span.end], span.entity_type)
         regions = settle([*spans, *self._known_spans(text, own)], text)
         regions = self._outside_placeholders(text, regions)

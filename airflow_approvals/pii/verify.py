@@ -1,0 +1,313 @@
+"""The proof that masking holds: what was found in the input is looked for everywhere in the output.
+
+Four things are done with every batch of rows, the input's beside the output's:
+1. every known value is searched in every cell, leaf and key of the output, however it is written;
+2. the output is scanned again, and what is found must be the operators' own making, not the input's;
+3. cells that are masked whole must have changed, and with the keys at hand be exactly what the rules make of
+   them; what is left alone must be what it was;
+4. rows, columns, nulls and joins are held against what the rules promise.
+It reads nothing that masking says of itself.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from typing import Any
+
+from airflow_approvals.core.errors import InvalidRequestError
+from airflow_approvals.pii.cells import Gate, text_of
+from airflow_approvals.pii.findings import Span
+from airflow_approvals.pii.masking.cells import is_value, text_of_cell
+from airflow_approvals.pii.masking.forms import joining_form, words_of
+from airflow_approvals.pii.masking.known_values import ValueIndex, searching_form
+from airflow_approvals.pii.masking.leaves import Leaf, parse_json, rebuild
+from airflow_approvals.pii.masking.operators import (
+    Fake,
+    Generalise,
+    Mask,
+    Operator,
+    ShiftDate,
+    own_shapes,
+)
+from airflow_approvals.pii.masking.rules import ColumnRule, MaskingRules, Treatment
+from airflow_approvals.pii.masking.spans import settle
+from airflow_approvals.pii.masking.tables import Columns, TableMasker
+from airflow_approvals.pii.masking.texts import Finder
+from airflow_approvals.pii.verify_joins import Joins
+from airflow_approvals.pii.verify_report import ROWS_NAMED, Found, Leak, VerifyReport
+
+ANY = "*"  # in `leave_entities`: whatever is found may stay
+_COARSE = re.compile(r"\d{4}(?:-\d{2})?|\d+-\d+|90\+")
+
+
+class Verifier:
+    """Holds masked rows against the rows they were made from, batch by batch, in order.
+
+    `masker` has the rules; give it the keys that the data was masked under, and every cell that is masked
+    whole is computed again. `known` holds what was found in the input.
+    """
+
+    def __init__(
+        self, rules: MaskingRules, known: ValueIndex, finder: Finder, *, masker: TableMasker | None = None
+    ) -> None:
+        self._rules = rules
+        self._known = known
+        self._finder = finder
+        self._masker = masker
+        self._shapes = own_shapes(rules.entity_types | finder.entity_types | known.entity_types)
+        self._rows = 0
+        self._counts: Counter[tuple[str, str, Found]] = Counter()
+        self._named: dict[tuple[str, str, Found], list[int]] = {}
+        self._broken: dict[str, None] = {}
+        self._joins = {rule.column: Joins() for rule in rules.columns if Joins.are_promised_by(rule)}
+
+    def check_batch(self, source: Columns, masked: Columns) -> None:
+        """Check some rows; both must hold the same rows in the same order."""
+        self._rules.check_columns(list(source))
+        kept = [name for name in source if self._rules.by_column[name].treatment is not Treatment.DROP]
+        if list(masked) != kept:
+            self.break_promise("the columns of the output are not those that the rules keep, in their order")
+        sizes = {len(values) for values in (*source.values(), *masked.values())}
+        if len(sizes) > 1:
+            raise InvalidRequestError("a batch of the input was held against other rows of the output")
+        rows = sizes.pop() if sizes else 0
+        subjects = self._masker.subjects(source, rows) if self._masker else [""] * rows
+        for name, values in masked.items():
+            rule = self._rules.by_column.get(name)
+            if rule is None or name not in source:
+                self._search_column(name, values, [True] * rows)
+                continue  # no rule allows it; every cell of it is suspect
+            self._check_column(rule, source[name], values, subjects)
+        self._rows += rows
+
+    def break_promise(self, sentence: str) -> None:
+        """Note a promise about the whole that does not hold; column names and counts only."""
+        self._broken[sentence] = None
+
+    def report(self, *, rules_digest: str = "") -> VerifyReport:
+        """Return what was found so far."""
+        for column, joins in self._joins.items():
+            if not joins.hold():
+                self.break_promise(f"column {column!r} does not join any more as it did")
+        entities: Counter[str] = Counter()
+        for (_, entity, _), count in self._counts.items():
+            entities[entity] += count
+        leaks = tuple(
+            Leak(column=column, entity_type=entity, found=found, count=count, rows=tuple(self._named[key]))
+            for key, count in sorted(self._counts.items())
+            for column, entity, found in [key]
+        )
+        return VerifyReport(
+            scanned=True,
+            verified=not leaks and not self._broken and self._rows > 0,
+            residual=sum(entities.values()),
+            entities=dict(sorted(entities.items())),
+            columns=tuple(sorted({leak.column for leak in leaks})),
+            leaks=leaks,
+            broken=tuple(self._broken),
+            rows=self._rows,
+            values_searched=len(self._known),
+            values_too_short=self._known.short_values,
+            rules_digest=rules_digest,
+        )
+
+    def _check_column(
+        self, rule: ColumnRule, source: Sequence[Any], masked: Sequence[Any], subjects: Sequence[str]
+    ) -> None:
+        self._check_nulls(rule, source, masked)
+        if rule.treatment is Treatment.LEAVE:
+            changed = [not _same(one, other) for one, other in zip(source, masked, strict=True)]
+            for row, is_changed in enumerate(changed):
+                if is_changed:
+                    self._note(rule.column, "UNKNOWN", Found.ALTERED, row)
+            self._search_column(rule.column, masked, changed, rule, untouched=True)
+            self._rescan(rule, source, masked)
+        elif rule.treatment is Treatment.CELL:
+            proven = self._check_cells(rule, source, masked, subjects)
+            self._search_column(rule.column, masked, [not is_proven for is_proven in proven], rule)
+            if self._masker is None:
+                self._rescan(rule, source, masked)
+        else:
+            self._search_column(rule.column, masked, [True] * len(masked), rule)
+            self._rescan(rule, source, masked)
+
+    def _check_nulls(self, rule: ColumnRule, source: Sequence[Any], masked: Sequence[Any]) -> None:
+        if any((one is None) != (other is None) for one, other in zip(source, masked, strict=True)):
+            self.break_promise(f"column {rule.column!r} has nulls in other rows than before")
+
+    def _check_cells(
+        self, rule: ColumnRule, source: Sequence[Any], masked: Sequence[Any], subjects: Sequence[str]
+    ) -> list[bool]:
+        """Return for each cell whether it is proven to be what the rules make of it, and no leak."""
+        proven = []
+        joins = self._joins.get(rule.column)
+        for row, (before, after) in enumerate(zip(source, masked, strict=True)):
+            one, other = text_of_cell(before) or "", text_of_cell(after) or ""
+            if joins is not None and one:
+                joins.add(joining_form(one), other)
+            same = bool(one) and joining_form(one) == joining_form(other)
+            is_fair = isinstance(rule.operator, Generalise) or not searching_form(one)
+            if same and not is_fair and not self._shapes.fullmatch(other):
+                self._note(rule.column, rule.entity_type, Found.UNCHANGED, row)
+            is_expected = self._masker is not None and _same(
+                after, self._masker.expected_cell(rule.column, before, subjects[row])
+            )
+            if self._masker is not None and not is_expected:
+                self._note(rule.column, rule.entity_type, Found.ALTERED, row)
+            proven.append(is_expected and (not same or is_fair))
+        return proven
+
+    # --- the exact search ----------------------------------------------------------------------------------
+
+    def _search_column(
+        self,
+        column: str,
+        masked: Sequence[Any],
+        suspect: Sequence[bool],
+        rule: ColumnRule | None = None,
+        *,
+        untouched: bool = False,
+    ) -> None:
+        """Search every cell that is suspect; of untouched columns the others too, but for dates.
+
+        Dates are few: that one stands in a column that is left alone says nothing about a person.
+        """
+        may_stay = rule.leave_entities if rule else ()
+        for row, value in enumerate(masked):
+            if not is_value(value) or not (suspect[row] or untouched):
+                continue
+            for entity in self._entities_in(value).difference(may_stay):
+                if suspect[row] or entity != "DATE_TIME":
+                    self._note(column, entity, Found.SURVIVES, row)
+
+    def _entities_in(self, value: Any) -> set[str]:
+        if isinstance(value, date):
+            return set(self._known.find_whole(str(value)))
+        found: set[str] = set()
+        for text in _texts(value):
+            start = 0
+            # Between what operators left behind; a value cannot reach across it.
+            for shape in self._shapes.finditer(text):
+                found.update(self._known.find_in_text(text[start : shape.start()]))
+                start = shape.end()
+            found.update(self._known.find_in_text(text[start:]))
+        return found
+
+    # --- the second scan
+    # -------------------------------------------------------------------------------------
+
+    def _rescan(self, rule: ColumnRule, source: Sequence[Any], masked: Sequence[Any]) -> None:
+        if ANY in rule.leave_entities:
+            return
+        wanted: dict[tuple[tuple[str, ...], Gate], dict[str, list[int]]] = {}
+        skip = {leaf.path for leaf in rule.leaves if leaf.operator is None}
+        for row, value in enumerate(masked):
+            for leaf in _leaves(value, rule):
+                text, gate = text_of(leaf.value)
+                if text and (leaf.is_key or leaf.path not in skip):
+                    wanted.setdefault((leaf.context, gate), {}).setdefault(text, []).append(row)
+        for (context, gate), texts in wanted.items():
+            for text, spans in self._finder.find(texts, context, gate).items():
+                left = settle((span for span in spans if self._counts_as_left(rule, span)), text)
+                for row in texts[text] if left else ():
+                    for span in left:
+                        if self._stood_before(rule, text, span, source[row]):
+                            self._note(rule.column, span.entity_type, Found.RESCAN, row)
+
+    def _counts_as_left(self, rule: ColumnRule, span: Span) -> bool:
+        return span.score >= rule.least_score and span.entity_type not in rule.leave_entities
+
+    def _stood_before(self, rule: ColumnRule, text: str, span: Span, source: Any) -> bool:
+        """Return whether a finding is what stood in the same cell before, not what an operator put there."""
+        operator = rule.operator or rule.by_entity.get(span.entity_type, rule.otherwise)
+        before: list[str] | None = None
+        for piece in self._outside_shapes(text, span):
+            words = words_of(piece)
+            form = "".join(words)
+            if len(form) < 2 or _is_allowed_rest(operator, piece.strip(), form):
+                continue
+            if before is None:
+                before = [word for one in _texts(source) for word in words_of(one)]
+            if form in "".join(before):
+                return True
+            if isinstance(operator, (Fake, ShiftDate)):
+                continue  # these keep some words of what they replace
+            kept = sum(len(word) for word in words if word in before)
+            if 2 * kept >= len(form):
+                return True
+        return False
+
+    def _outside_shapes(self, text: str, span: Span) -> Iterator[str]:
+        start = span.start
+        for shape in self._shapes.finditer(text):
+            if shape.end() > start and shape.start() < span.end:
+                yield text[start : max(start, shape.start())]
+                start = shape.end()
+        yield text[start : max(start, span.end)]
+
+    def _note(self, column: str, entity: str, found: Found, row: int) -> None:
+        key = column, entity, found
+        self._counts[key] += 1
+        rows = self._named.setdefault(key, [])
+        number = self._rows + row
+        if len(rows) < ROWS_NAMED and number not in rows:
+            rows.append(number)
+
+
+def _is_allowed_rest(operator: Operator, piece: str, form: str) -> bool:
+    """Return whether an operator leaves this much of what it replaces on purpose."""
+    if isinstance(operator, Generalise):
+        return bool(_COARSE.fullmatch(piece))
+    return isinstance(operator, Mask) and len(form) <= operator.keep_last
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
+        return math.isnan(other)
+    return type(one) is type(other) and bool(one == other)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every text of a cell: itself, and the leaves and keys of what is nested or JSON."""
+    nested = parse_json(value) if isinstance(value, str) else value
+    if not isinstance(nested, (dict, list)):
+        text = text_of_cell(value)
+        if text:
+            yield text
+        return
+    if isinstance(value, str):
+        yield value
+    yield from _nested_texts(nested)
+
+
+def _nested_texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield str(key)
+            yield from _nested_texts(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _nested_texts(inner)
+    elif isinstance(value, str):
+        yield from _texts(value)  # JSON within JSON
+    elif is_value(value):
+        yield text_of_cell(value) or ""
+
+
+def _leaves(value: Any, rule: ColumnRule) -> list[Leaf]:
+    opened = value
+    if rule.treatment is Treatment.LEAVES and isinstance(value, str):
+        parsed = parse_json(value)
+        opened = value if parsed is None else parsed
+    found: list[Leaf] = []
+
+    def visit(leaf: Leaf) -> Any:
+        found.append(leaf)
+        return leaf.value
+
+    rebuild(opened, visit, (rule.column,))
+    return found
