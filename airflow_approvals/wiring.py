@@ -15,6 +15,8 @@ from airflow_approvals.settings import Settings, read_settings
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from airflow_approvals.channels.joined import Channels
+
 MAX_POLICY_BYTES = 4 << 20
 
 log = logging.getLogger(__name__)
@@ -114,6 +116,33 @@ def build_service(settings: Settings) -> Service:
     )
 
 
+def build_channels(service: Service, settings: Settings) -> Channels:
+    """Return the channels on the store of `service`; Slack is reached through Airflow's connections."""
+    from airflow_approvals.channels.joined import Channels
+    from airflow_approvals.channels.outbox import Deliveries
+    from airflow_approvals.channels.slack.answers import Answers
+    from airflow_approvals.channels.slack.send import KIND, SlackSender
+    from airflow_approvals.channels.slack.workspace import AirflowWorkspace, Workspaces
+    from airflow_approvals.store.identities import SqlIdentities
+    from airflow_approvals.store.outbox import SqlOutbox
+    from airflow_approvals.store.sql import SqlStore
+
+    if not isinstance(service.store, SqlStore):
+        raise ConfigurationError(
+            "channels need the SQL store: links and deliveries are kept beside the ledger"
+        )
+    outbox, identities = SqlOutbox(service.store.engine), SqlIdentities(service.store.engine)
+    workspaces = Workspaces(AirflowWorkspace)
+    senders = {KIND: SlackSender(service, workspaces, base_url=settings.base_url)}
+    return Channels(
+        deliveries=Deliveries(service, outbox, senders),
+        answers=Answers(service=service, outbox=outbox, identities=identities, base_url=settings.base_url),
+        identities=identities,
+        workspaces=workspaces,
+        kinds=frozenset(senders),
+    )
+
+
 def check_database() -> None:
     """Raise `ConfigurationError` unless the metadata database has our tables, at our version, guarded."""
     from sqlalchemy.exc import SQLAlchemyError
@@ -152,7 +181,12 @@ def build_app() -> FastAPI:
     from airflow_approvals.web.app import create_app
 
     settings = read_settings()
-    return create_app(lambda: build_service(settings), settings, AirflowUsers())
+    return create_app(
+        lambda: build_service(settings),
+        settings,
+        AirflowUsers(),
+        lambda service: build_channels(service, settings),
+    )
 
 
 def _metadata_database() -> tuple[str, dict[str, Any]]:

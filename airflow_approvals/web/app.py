@@ -9,13 +9,15 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from airflow_approvals import __version__
+from airflow_approvals.channels.joined import Channels
 from airflow_approvals.service import Service
 from airflow_approvals.settings import Settings
-from airflow_approvals.web import api, reading
+from airflow_approvals.web import api, identities, reading, slack
 from airflow_approvals.web.auth import AuthenticatedRoute
 from airflow_approvals.web.backend import Backend
 from airflow_approvals.web.background import Background
 from airflow_approvals.web.callers import Users
+from airflow_approvals.web.deliveries import ChannelsBackend, DeliveryLoop
 from airflow_approvals.web.limits import BodyLimit
 from airflow_approvals.web.pages import forms, routes
 from airflow_approvals.web.problems import add_problem_handlers
@@ -23,11 +25,16 @@ from airflow_approvals.web.problems import add_problem_handlers
 API = "/api/v1"
 
 
-def create_app(build: Callable[[], Service], settings: Settings, users: Users) -> FastAPI:
-    """Return the app; `build` is called once, when the service is first needed.
+def create_app(
+    build: Callable[[], Service],
+    settings: Settings,
+    users: Users,
+    build_channels: Callable[[Service], Channels] | None = None,
+) -> FastAPI:
+    """Return the app; `build` is called once, when the service is first needed, and the channels after it.
 
-    The loop of `Background` lives in the app's lifespan, which Airflow 3.1 and 3.3 enter for every mounted
-    FastAPI app, once per server process.
+    The loops of `Background` and `DeliveryLoop` live in the app's lifespan, which Airflow 3.1 and 3.3 enter
+    for every mounted FastAPI app, once per server process.
     """
     # FastAPI's own routes would answer anybody, and its docs page runs a script from elsewhere, with the
     # cookie of whoever may vote: the description is served to those who are logged in, a page for it is not.
@@ -42,10 +49,13 @@ def create_app(build: Callable[[], Service], settings: Settings, users: Users) -
     app.router.route_class = AuthenticatedRoute
     app.state.backend = Backend(build, settings)
     app.state.users = users
+    app.state.channels = ChannelsBackend(app.state.backend, build_channels) if build_channels else None
     add_problem_handlers(app)
     app.add_middleware(BodyLimit)
     app.include_router(api.router, prefix=API)
     app.include_router(reading.router, prefix=API)
+    app.include_router(identities.router, prefix=API)
+    app.include_router(slack.router, prefix=API)
     app.include_router(routes.router)
     app.include_router(forms.router)
     _add_description(app)
@@ -58,9 +68,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     background = Background(backend)
     app.state.background = background
     background.start()
+    channels: ChannelsBackend | None = app.state.channels
+    deliveries = DeliveryLoop(backend, channels) if channels is not None else None
+    if deliveries is not None:
+        deliveries.start()
     try:
         yield
     finally:
+        if deliveries is not None:
+            await deliveries.stop()
         await background.stop()
         backend.events.close()
 

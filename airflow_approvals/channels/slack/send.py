@@ -1,0 +1,97 @@
+"""Prompts and notes into Slack channels."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from airflow_approvals.channels.outbox import SendError
+from airflow_approvals.channels.slack.message import Standing, note_of, prompt_of
+from airflow_approvals.channels.slack.workspace import Workspaces
+from airflow_approvals.core import gate
+from airflow_approvals.core.errors import VoteRefusedError
+from airflow_approvals.core.model import ApprovalRequest, Channel
+from airflow_approvals.core.policy import ChannelSettings
+from airflow_approvals.service import Service
+
+KIND = "slack"
+_QUIET = {"unfurl_links": False, "unfurl_media": False}  # an unfurl fetches what it shows
+
+
+class SlackSender:
+    """Sends what the outbox holds for channels of kind `slack`."""
+
+    def __init__(self, service: Service, workspaces: Workspaces, *, base_url: str) -> None:
+        self._service = service
+        self._workspaces = workspaces
+        self._base_url = base_url
+
+    def send_prompt(
+        self,
+        settings: ChannelSettings,
+        request: ApprovalRequest,
+        place: dict[str, str] | None,
+        *,
+        now: datetime,
+    ) -> dict[str, str]:
+        """Post the prompt, or change the one at `place`; return where it stands."""
+        workspace = self._workspaces.get(_connection(settings))
+        prompt = prompt_of(request, standing_of(self._service, request, self._base_url))
+        if place is None:
+            sent = workspace.call("chat.postMessage", now=now, channel=_channel(settings), **prompt, **_QUIET)
+        else:
+            sent = workspace.call("chat.update", now=now, **place, **prompt, **_QUIET)
+        return {"channel": str(sent["channel"]), "ts": str(sent["ts"])}
+
+    def send_note(
+        self,
+        settings: ChannelSettings,
+        request: ApprovalRequest,
+        kind: str,
+        question: int,
+        place: dict[str, str],
+        *,
+        now: datetime,
+    ) -> dict[str, str]:
+        """Tell of a question or an answer in the thread of the prompt at `place`."""
+        note = note_of(kind, request, question)
+        if note is None:
+            raise SendError(f"question {question} is not there any more", refused=True)
+        workspace = self._workspaces.get(_connection(settings))
+        sent = workspace.call(
+            "chat.postMessage", now=now, channel=place["channel"], thread_ts=place["ts"], **note, **_QUIET
+        )
+        return {"channel": str(sent["channel"]), "ts": str(sent["ts"])}
+
+
+def standing_of(service: Service, request: ApprovalRequest, base_url: str) -> Standing:
+    """Return what the prompt of `request` shows beside it, under the policy in force."""
+    policy = service.policies.current().find_policy(request.policy)
+    page_only = None
+    try:
+        if policy is not None:
+            gate.check_channel(request, policy, Channel.SLACK)
+    except VoteRefusedError as refusal:
+        page_only = str(refusal)
+    return Standing(
+        link=f"{base_url}/approvals/requests/{request.id}",
+        progress=service.progress_of(request),
+        page_only=page_only,
+        asks_reason=policy is not None and policy.require_reason == "always",
+    )
+
+
+def _connection(settings: ChannelSettings) -> str:
+    if settings.conn_id is None:
+        raise SendError(
+            "the channel has no conn_id in the policy file; name a Slack connection", refused=True
+        )
+    return settings.conn_id
+
+
+def _channel(settings: ChannelSettings) -> str:
+    extra: dict[str, Any] = settings.model_extra or {}
+    channel = extra.get("channel")
+    if not isinstance(channel, str) or not channel:
+        raise SendError("the channel has no channel in the policy file; name its Slack id", refused=True)
+    return channel

@@ -1,0 +1,172 @@
+"""A Slack workspace as one Airflow connection knows it: its token, its signing secrets, its people.
+
+Connection type `slack`: the bot token is the password; the extra holds `signing_secret`, for rotation
+`previous_signing_secret`, and optionally `app_id`, `base_url`, `proxy`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+
+from airflow_approvals.channels.outbox import SendError
+from airflow_approvals.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from slack_sdk import WebClient
+
+TIMEOUT = 10
+"""Seconds of one call to Slack; far less than a lease."""
+
+KEPT = 300.0
+"""Seconds that people and connections are remembered: somebody deactivated has lost their vote after that."""
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_READING = frozenset({"users.info"})
+_GONE = frozenset({"message_not_found", "thread_not_found"})
+_PASSING = frozenset(
+    {"internal_error", "fatal_error", "service_unavailable", "request_timeout", "team_added_to_org"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """What Slack says of an account."""
+
+    team_id: str
+    is_bot: bool
+    is_deleted: bool
+    is_guest: bool
+    is_stranger: bool
+
+
+class Workspace(Protocol):
+    """One connection to Slack."""
+
+    conn_id: str
+    app_id: str
+    secrets: tuple[str, ...]
+
+    def call(self, method: str, *, now: datetime, **arguments: Any) -> dict[str, Any]: ...
+
+    def team_id(self, *, now: datetime) -> str: ...
+
+    def member(self, user_id: str, *, now: datetime) -> Member: ...
+
+
+class AirflowWorkspace:
+    """The workspace behind a connection of Airflow's, through Airflow's own Slack hook."""
+
+    def __init__(self, conn_id: str) -> None:
+        from airflow.providers.slack.hooks.slack import SlackHook
+
+        # No retries inside: a call that was taken and not answered would post twice. The outbox tries again.
+        hook = SlackHook(slack_conn_id=conn_id, timeout=TIMEOUT, retry_handlers=[])
+        extra = hook.get_connection(conn_id).extra_dejson
+        self.conn_id = conn_id
+        self.app_id = str(extra.get("app_id") or "")
+        names = ("signing_secret", "previous_signing_secret")
+        self.secrets = tuple(str(extra[name]) for name in names if extra.get(name))
+        self._client: WebClient = hook.client
+        _check_address(conn_id, self._client.base_url)
+        self._team_id: str | None = None
+        self._members: dict[str, tuple[float, Member]] = {}
+
+    def call(self, method: str, *, now: datetime, **arguments: Any) -> dict[str, Any]:
+        """Return what Slack answers; raise `SendError` when it says no, later, or nothing."""
+        from slack_sdk.errors import SlackApiError, SlackClientError
+
+        try:
+            if method in _READING:  # takes no JSON: docs.slack.dev/reference/methods/users.info
+                answer = self._client.api_call(method, data=arguments)
+            else:
+                answer = self._client.api_call(method, json=arguments)
+        except SlackApiError as refusal:
+            raise _send_error(method, refusal, now) from refusal
+        except (SlackClientError, OSError, ValueError) as error:
+            raise SendError(f"{method}: Slack did not answer ({type(error).__name__})") from error
+        return answer.data if isinstance(answer.data, dict) else {}
+
+    def team_id(self, *, now: datetime) -> str:
+        """Return the workspace that the token is of."""
+        if self._team_id is None:
+            self._team_id = str(self.call("auth.test", now=now)["team_id"])
+        return self._team_id
+
+    def member(self, user_id: str, *, now: datetime) -> Member:
+        """Return what Slack says of an account, at most `KEPT` seconds old."""
+        at = time.monotonic()
+        kept = self._members.get(user_id)
+        if kept is not None and at - kept[0] < KEPT:
+            return kept[1]
+        user = self.call("users.info", now=now, user=user_id)["user"]
+        # What is not said counts against: a flag that Slack leaves out is no assurance.
+        member = Member(
+            team_id=str(user.get("team_id", "")),
+            is_bot=user.get("is_bot", True) is not False,
+            is_deleted=user.get("deleted", True) is not False,
+            is_guest=user.get("is_restricted", True) is not False
+            or user.get("is_ultra_restricted", True) is not False,
+            is_stranger=bool(user.get("is_stranger", False)),
+        )
+        self._members[user_id] = (at, member)
+        return member
+
+
+class Workspaces:
+    """The workspaces in use, each opened anew every few minutes: connections and secrets change."""
+
+    def __init__(self, open_workspace: Callable[[str], Workspace]) -> None:
+        self._open = open_workspace
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, Workspace]] = {}
+
+    def get(self, conn_id: str) -> Workspace:
+        """Return the workspace of a connection; raise `ConfigurationError` when there is no such thing."""
+        with self._lock:
+            kept = self._known.get(conn_id)
+            if kept is None or time.monotonic() - kept[0] >= KEPT:
+                kept = (time.monotonic(), self._opened(conn_id))
+                self._known[conn_id] = kept
+            return kept[1]
+
+    def _opened(self, conn_id: str) -> Workspace:
+        try:
+            return self._open(conn_id)
+        except ConfigurationError:
+            raise
+        except Exception as error:  # whatever Airflow's secrets backends and hook raise
+            raise ConfigurationError(
+                f"connection {conn_id}: not usable for Slack ({type(error).__name__}); it needs the type "
+                "slack and a bot token as its password"
+            ) from error
+
+
+def _check_address(conn_id: str, base_url: str) -> None:
+    """Raise unless the token would go out encrypted, or stay on this machine."""
+    address = urlsplit(base_url)
+    if address.scheme != "https" and address.hostname not in _LOOPBACK:
+        raise ConfigurationError(
+            f"connection {conn_id}: its base_url would send the token unencrypted; use https"
+        )
+
+
+def _send_error(method: str, refusal: Any, now: datetime) -> SendError:
+    response = refusal.response
+    if response.status_code == 429:
+        asked = str(response.headers.get("Retry-After") or response.headers.get("retry-after") or "1")
+        seconds = min(int(asked), 3600) if asked.isascii() and asked.isdigit() else 1
+        return SendError(
+            f"{method}: Slack asks to wait {seconds} s", retry_at=now + timedelta(seconds=max(1, seconds))
+        )
+    word = str(response.get("error", "unknown"))[:100] if isinstance(response.data, dict) else "no JSON"
+    return SendError(
+        f"{method}: Slack says {word}",
+        refused=response.status_code < 500 and word not in _PASSING,
+        is_gone=word in _GONE,
+    )

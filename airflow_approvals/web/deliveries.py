@@ -1,0 +1,114 @@
+"""The loop that sends what is in the outbox: one per process; leases keep them out of each other's way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+
+from airflow_approvals.channels.joined import Channels
+from airflow_approvals.channels.outbox import has_channels
+from airflow_approvals.core.errors import ApprovalsError, PolicyError
+from airflow_approvals.service import Service
+from airflow_approvals.web.backend import Backend, new_id, now
+
+SENDERS = 8
+"""Messages on their way at once per process, each to another channel."""
+
+_IDLE = 5.0  # seconds, when no channel is configured or the database is away
+_LONGEST = timedelta(seconds=1)
+
+log = logging.getLogger(__name__)
+
+
+class ChannelsBackend:
+    """The channels of one process, joined when they are first needed."""
+
+    def __init__(self, backend: Backend, build: Callable[[Service], Channels]) -> None:
+        self.refused = 0  # signatures
+        self._backend = backend
+        self._build = build
+        self._building = threading.Lock()
+        self._channels: Channels | None = None
+
+    @property
+    def channels(self) -> Channels:
+        """Return the channels. Call it from a thread."""
+        service = self._backend.service
+        with self._building:
+            if self._channels is None:
+                self._channels = self._build(service)
+            return self._channels
+
+    def connections(self, kind: str) -> list[str]:
+        """Return the connections that the policy file names for channels of `kind`, each once."""
+        try:
+            channels = self._backend.service.policies.current().channels.values()
+        except PolicyError:
+            return []
+        return sorted({each.conn_id for each in channels if each.kind == kind and each.conn_id})
+
+
+class DeliveryLoop:
+    """Plans and sends until it is stopped; wakes when the ledger grows."""
+
+    def __init__(self, backend: Backend, channels: ChannelsBackend) -> None:
+        self._backend = backend
+        self._channels = channels
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._repeat())
+
+    async def stop(self) -> None:
+        """Stop; a message that is being sent is finished by its own thread."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def _repeat(self) -> None:
+        while True:
+            try:
+                await self._round()
+            except ApprovalsError as trouble:
+                log.warning("deliveries: %s", trouble)
+                await asyncio.sleep(_IDLE)
+            except Exception:
+                # The loop must outlive a fault: without it nobody is asked. The traceback is in the log.
+                log.exception("deliveries failed")
+                await asyncio.sleep(_IDLE)
+
+    async def _round(self) -> None:
+        seen = await self._backend.run(self._planned)
+        if seen is None:
+            await asyncio.sleep(_IDLE)
+            return
+        await asyncio.gather(*(self._backend.run(self._send) for _ in range(SENDERS)))
+        pause = await self._backend.run(self._pause)
+        ticket = self._backend.events.ticket(seen - 1)
+        await self._backend.events.wait(ticket, pause, hung_up=asyncio.get_running_loop().create_future())
+
+    def _planned(self) -> int | None:
+        """Plan all that is new; return the size of the ledger before, None when there is no channel."""
+        channels = self._channels.channels
+        service = self._backend.service
+        if not has_channels(service, channels.kinds):
+            return None
+        size = service.store.ledger_size()
+        while channels.deliveries.plan(now=now()):
+            pass
+        return size
+
+    def _send(self) -> None:
+        deliveries = self._channels.channels.deliveries
+        while deliveries.deliver_one(now=now(), lease=new_id()):
+            pass
+
+    def _pause(self) -> float:
+        due = self._channels.channels.deliveries.outbox.next_due()
+        until = _LONGEST if due is None else min(_LONGEST, due - now())
+        return max(0.1, until.total_seconds())

@@ -1,0 +1,28 @@
+"""A site with Slack for every test that asks for one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.channels.site import LINKED, SlackSite, running
+
+
+@pytest.fixture
+def unlinked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlackSite]:
+    """A site with Slack, where nobody has said who they are."""
+    with running(SlackSite(tmp_path, f"sqlite:///{tmp_path / 'airflow.db'}"), monkeypatch) as site:
+        yield site
+        assert site.slack.problems == []
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlackSite]:
+    """A site with Slack, where everybody has."""
+    found = SlackSite(tmp_path, f"sqlite:///{tmp_path / 'airflow.db'}")
+    found.link_all(LINKED)
+    with running(found, monkeypatch) as site:
+        yield site
+        assert site.slack.problems == []

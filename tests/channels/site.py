@@ -1,0 +1,149 @@
+"""A site with Slack: the app on a real server, a fake workspace on another, an Airflow connection between."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import pytest
+
+from airflow_approvals.channels.slack.identity import new_code
+from airflow_approvals.channels.slack.interactive import SlackUser
+from airflow_approvals.core.identity import person_named
+from airflow_approvals.core.model import ApprovalRequest
+from airflow_approvals.web.app import create_app
+from airflow_approvals.wiring import build_channels
+from tests.fake_slack.server import APP, SECRET, TEAM, TOKEN, FakeSlack, Message, create_fake_app
+from tests.web.site import Site, an_opening, free_port, mounted, serving, utc_now
+
+CHANNEL = "C0DATA"
+ALICE, BOB, CAROL, ENGINEER, MALLORY = "U0ALICE", "U0BOB", "U0CAROL", "U0ENGINEER", "U0MALLORY"
+LINKED = {ALICE: "alice", BOB: "bob", CAROL: "carol", ENGINEER: "engineer", MALLORY: "mallory"}
+
+POLICY = """
+version: 1
+groups:
+  data-stewards: {users: [alice, bob, engineer]}
+  security: {users: [carol]}
+  admins: {users: [root]}
+channels:
+  data-approvals: {kind: slack, conn_id: slack_approvals, channel: C0DATA}
+policies:
+  - name: page-only
+    match: {action: [export], destination: ["file:///outbox/page/**"]}
+    require: [{group: data-stewards}]
+    channels: [page]
+    notify: [data-approvals]
+  - name: reasoned
+    match: {action: [export], destination: ["file:///outbox/reasoned/**"]}
+    require: [{group: data-stewards}]
+    require_reason: always
+    notify: [data-approvals]
+  - name: two-person-export
+    match: {action: [export], destination: ["file:///outbox/secret/**"]}
+    require: [{group: data-stewards}, {group: security}]
+    notify: [data-approvals]
+  - name: quiet
+    match: {action: [export], destination: ["file:///outbox/quiet/**"]}
+    require: [{group: data-stewards}]
+  - name: partner-export
+    match: {action: [export], destination: ["file:///outbox/**"]}
+    require: [{group: data-stewards}]
+    expires_after: 4h
+    notify: [data-approvals]
+"""
+
+Found = TypeVar("Found")
+
+
+class SlackSite(Site):
+    """A site whose policy asks in Slack."""
+
+    def __init__(self, folder: Path, database_url: str) -> None:
+        super().__init__(folder, database_url)
+        self.policy_file.write_text(POLICY, encoding="utf-8")
+        self.slack = FakeSlack(request_url=f"{self.base_url}/approvals/api/v1/slack/interactive")
+        self.slack_port = free_port()
+        self.channels = build_channels(self.service, self.settings)
+        self.app = create_app(lambda: self.service, self.settings, self.users, lambda _: self.channels)
+        for user_id, name in LINKED.items():
+            self.slack.add_user(user_id, name)
+
+    @property
+    def connection(self) -> str:
+        """The Airflow connection, as an environment variable holds it."""
+        extra = {
+            "base_url": f"http://127.0.0.1:{self.slack_port}/api/",
+            "signing_secret": SECRET,
+            "app_id": APP,
+        }
+        return json.dumps({"conn_type": "slack", "password": TOKEN, "extra": extra})
+
+    def link_all(self, accounts: Mapping[str, str]) -> None:
+        """Link Slack accounts to logins, as if their owners had done it."""
+        at = utc_now()
+        for user_id, name in accounts.items():
+            code = new_code(self.channels.identities, SlackUser(team_id=TEAM, user_id=user_id), now=at)
+            self.channels.identities.link(code, person_named(name), now=at)
+
+    def post(self, name: str, path: str, body: object) -> httpx.Response:
+        return httpx.post(
+            f"{self.base_url}/approvals/api/v1/{path}",
+            json=body,
+            headers={"Authorization": f"Bearer login-{name}"},
+        )
+
+    def open(
+        self, name: str = "customers", *, folder: str = "", triggered_by: str | None = "engineer"
+    ) -> ApprovalRequest:
+        ti_id = self.add_task(run_id=f"manual__{name}", triggered_by=triggered_by)
+        with self.worker(ti_id) as worker:
+            return worker.open_request(an_opening(name, folder=folder))[0]
+
+    def prompt(self, request: ApprovalRequest) -> Message:
+        return eventually(lambda: next(each for each in self.slack.messages if self._is_of(each, request)))
+
+    def prompts(self, request: ApprovalRequest) -> list[Message]:
+        return [each for each in self.slack.messages if self._is_of(each, request)]
+
+    def _is_of(self, message: Message, request: ApprovalRequest) -> bool:
+        return message.thread_ts is None and request.id in json.dumps(message.blocks)
+
+    def notes_to(self, user_id: str) -> list[str]:
+        return [note["text"] for note in self.slack.notes if note["user"] == user_id]
+
+
+@contextmanager
+def running(site: SlackSite, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlackSite]:
+    """Serve the site and its Slack until the block ends."""
+    monkeypatch.setenv("AIRFLOW_CONN_SLACK_APPROVALS", site.connection)
+    with serving(create_fake_app(site.slack), site.slack_port), serving(mounted(site.app), site.port):
+        yield site
+    site.store.close()
+
+
+def eventually(look: Callable[[], Found], *, seconds: float = 8.0) -> Found:
+    """Return what `look` finds, once it finds something true."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            found = look()
+        except (StopIteration, LookupError):
+            found = None
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError("it did not happen in time")
+        time.sleep(0.02)
+
+
+def code_in(text: str) -> str:
+    found = re.search(r"[2-9A-Z]{4}(-[2-9A-Z]{4}){2}", text)
+    assert found is not None
+    return found.group()
