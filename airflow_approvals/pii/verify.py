@@ -127,12 +127,13 @@ class Verifier:
             self._search_column(rule.column, masked, changed, rule, untouched=True)
             self._rescan(rule, source, masked)
         elif rule.treatment is Treatment.CELL:
-            proven = self._check_cells(rule, source, masked, subjects)
-            self._search_column(rule.column, masked, [not is_proven for is_proven in proven], rule)
+            suspect = self._check_cells(rule, source, masked, subjects)
+            self._search_column(rule.column, masked, suspect, rule)
             if self._masker is None:
                 self._rescan(rule, source, masked)
         else:
-            self._search_column(rule.column, masked, [True] * len(masked), rule)
+            proven = self._check_leaves(rule, source, masked, subjects)
+            self._search_column(rule.column, masked, [True] * len(masked), rule, proven=proven)
             self._rescan(rule, source, masked)
 
     def _check_nulls(self, rule: ColumnRule, source: Sequence[Any], masked: Sequence[Any]) -> None:
@@ -142,8 +143,8 @@ class Verifier:
     def _check_cells(
         self, rule: ColumnRule, source: Sequence[Any], masked: Sequence[Any], subjects: Sequence[str]
     ) -> list[bool]:
-        """Return for each cell whether it is proven to be what the rules make of it, and no leak."""
-        proven = []
+        """Return for each cell whether it is not proven to be what the rules make of it."""
+        suspect = []
         joins = self._joins.get(rule.column)
         for row, (before, after) in enumerate(zip(source, masked, strict=True)):
             one, other = text_of_cell(before) or "", text_of_cell(after) or ""
@@ -158,8 +159,46 @@ class Verifier:
             )
             if self._masker is not None and not is_expected:
                 self._note(rule.column, rule.entity_type, Found.ALTERED, row)
-            proven.append(is_expected and (not same or is_fair))
+            suspect.append(not is_expected or (same and not is_fair))
+        return suspect
+
+    def _check_leaves(
+        self, rule: ColumnRule, source: Sequence[Any], masked: Sequence[Any], subjects: Sequence[str]
+    ) -> list[set[str]]:
+        """Return for each cell the texts of leaves that are proven to be what their own rule makes."""
+        proven: list[set[str]] = [set() for _ in masked]
+        types = {leaf.path: leaf.entity_type for leaf in rule.leaves if leaf.operator}
+        if not types:
+            return proven
+        for row, (before, after) in enumerate(zip(source, masked, strict=True)):
+            one, other = _leaves(before, rule), _leaves(after, rule)
+            if [leaf.path for leaf in one] != [leaf.path for leaf in other]:
+                self._note(rule.column, "UNKNOWN", Found.ALTERED, row)
+                continue
+            for leaf, made in zip(one, other, strict=True):
+                if leaf.is_key or leaf.path not in types or not is_value(leaf.value):
+                    continue
+                self._check_leaf(rule, types[leaf.path], (leaf, made), row, subjects[row], proven[row])
         return proven
+
+    def _check_leaf(
+        self,
+        rule: ColumnRule,
+        entity: str,
+        leaves: tuple[Leaf, Leaf],
+        row: int,
+        subject: str,
+        proven: set[str],
+    ) -> None:
+        before, after = (text_of_cell(leaf.value) or "" for leaf in leaves)
+        same = joining_form(before) == joining_form(after)
+        if same and searching_form(before) and not self._shapes.fullmatch(after):
+            self._note(rule.column, entity, Found.UNCHANGED, row)
+        elif self._masker is not None:
+            if self._masker.expected_leaf(rule.column, leaves[0], subject) in (after, after or None):
+                proven.add(after)
+            elif leaves[1].value is not None:  # a number within an Arrow type becomes null
+                self._note(rule.column, entity, Found.ALTERED, row)
 
     # --- the exact search ----------------------------------------------------------------------------------
 
@@ -171,6 +210,7 @@ class Verifier:
         rule: ColumnRule | None = None,
         *,
         untouched: bool = False,
+        proven: Sequence[set[str]] | None = None,
     ) -> None:
         """Search every cell that is suspect; of untouched columns the others too, but for dates.
 
@@ -180,15 +220,17 @@ class Verifier:
         for row, value in enumerate(masked):
             if not is_value(value) or not (suspect[row] or untouched):
                 continue
-            for entity in self._entities_in(value).difference(may_stay):
+            for entity in self._entities_in(value, proven[row] if proven else set()).difference(may_stay):
                 if suspect[row] or entity != "DATE_TIME":
                     self._note(column, entity, Found.SURVIVES, row)
 
-    def _entities_in(self, value: Any) -> set[str]:
+    def _entities_in(self, value: Any, proven: set[str]) -> set[str]:
         if isinstance(value, date):
             return set(self._known.find_whole(str(value)))
         found: set[str] = set()
         for text in _texts(value):
+            if text in proven:
+                continue
             start = 0
             # Between what operators left behind; a value cannot reach across it.
             for shape in self._shapes.finditer(text):
@@ -204,7 +246,7 @@ class Verifier:
         if ANY in rule.leave_entities:
             return
         wanted: dict[tuple[tuple[str, ...], Gate], dict[str, list[int]]] = {}
-        skip = {leaf.path for leaf in rule.leaves if leaf.operator is None}
+        skip = {leaf.path for leaf in rule.leaves}  # left alone, or held against their own rule
         for row, value in enumerate(masked):
             for leaf in _leaves(value, rule):
                 text, gate = text_of(leaf.value)
@@ -272,16 +314,15 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Yield every text of a cell: itself, and the leaves and keys of what is nested or JSON."""
-    nested = parse_json(value) if isinstance(value, str) else value
-    if not isinstance(nested, (dict, list)):
-        text = text_of_cell(value)
-        if text:
-            yield text
+    """Yield every text of a cell: itself, or the leaves and keys of what is nested or JSON."""
+    # Of a key that comes twice, other readers may see the other value: objects are read as pairs.
+    nested = parse_json(value, pairs=True) if isinstance(value, str) else value
+    if isinstance(nested, (dict, list)):
+        yield from _nested_texts(nested)
         return
-    if isinstance(value, str):
-        yield value
-    yield from _nested_texts(nested)
+    text = text_of_cell(value)
+    if text:
+        yield text
 
 
 def _nested_texts(value: Any) -> Iterator[str]:

@@ -183,6 +183,11 @@ def test_fake_phone_numbers_are_as_valid_as_what_they_replace(phone: str, key: b
     assert after >= before
 
 
+def test_of_a_phone_number_with_an_extension_no_more_is_kept_than_of_one_without() -> None:
+    assert fake("(444)916-3033x07036", "PHONE_NUMBER", KEY)[:5] == "(444)"
+    assert fake("(444)916-3033x07036", "PHONE_NUMBER", KEY)[5:13] != "916-3033"
+
+
 @given(text=texts, key=st.binary(min_size=32, max_size=32))
 def test_fake_addresses_are_in_domains_that_nobody_can_own(text: str, key: bytes) -> None:
     assert EMAIL.fullmatch(fake(text, "EMAIL_ADDRESS", key))

@@ -18,7 +18,7 @@ from airflow_approvals.core.model import Action, Evidence, from_json, to_json
 from airflow_approvals.pii.masking.keys import KeyRing
 from airflow_approvals.pii.masking.known_values import ValueIndex
 from airflow_approvals.pii.masking.operators import Fake, Generalise, Mask, Operator, Replace, ShiftDate
-from airflow_approvals.pii.masking.rules import ColumnRule, MaskingRules, Treatment
+from airflow_approvals.pii.masking.rules import ColumnRule, LeafRule, MaskingRules, Treatment
 from airflow_approvals.pii.masking.tables import TableMasker
 from airflow_approvals.pii.verify import Verifier
 from airflow_approvals.pii.verify_report import Found, VerifyReport
@@ -111,6 +111,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "a json leaf": lambda value: json.dumps({"a": [{"b": f"x {value} y"}]}),
     "an escaped json leaf": lambda value: json.dumps([value]).replace("a", "\\u0061").replace("4", "\\u0034"),
     "a json key": lambda value: json.dumps({value: 1}),
+    "a json key that comes twice": lambda value: f'{{"a": {json.dumps(value)}, "a": "b"}}',
     "json within json": lambda value: json.dumps({"a": json.dumps({"b": value})}),
 }
 PLANTED = {
@@ -301,6 +302,24 @@ def test_no_value_is_ever_in_a_report_an_error_or_a_log(caplog: pytest.LogCaptur
     everything = f"{report!r} {report.to_evidence()} {caught.value} {caplog.text} {known!r}".lower()
     for canary in ("canary", "grace", "4111", "hunter", "1952"):
         assert canary not in everything
+
+
+def test_leaves_with_rules_of_their_own_are_computed_again() -> None:
+    phone = LeafRule(path="/phones/*", entity_type="PHONE_NUMBER", operator=Fake(domain="customers"))
+    rules = MaskingRules(
+        columns=(ColumnRule(column="x", treatment=Treatment.LEAVES, leaves=(phone, LeafRule(path="/id"))),)
+    )
+    numbers = [[f"+1-766-373-{row:04d}x12", f"555-{row:04d}"] for row in range(200)]
+    table: Table = {"x": [json.dumps({"phones": pair, "id": 1}) for pair in numbers]}
+    output, known = masked(rules, table)
+    assert verify(output, known, rules=rules, table=table).leaks == ()
+    unmasked = {"x": [*output["x"][:-1], table["x"][-1]]}
+    found = {leak.found for leak in verify(unmasked, known, rules=rules, table=table).leaks}
+    assert found == {Found.UNCHANGED, Found.SURVIVES}
+    other = {"x": [*output["x"][:-1], output["x"][0]]}
+    assert {leak.found for leak in verify(other, known, rules=rules, table=table).leaks} >= {Found.ALTERED}
+    shorter = {"x": [*output["x"][:-1], '{"phones": [], "id": 1}']}
+    assert {leak.found for leak in verify(shorter, known, rules=rules, table=table).leaks} == {Found.ALTERED}
 
 
 # --- the index ----------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 | entity type   | kept                                       | made up                                    |
 |---------------|--------------------------------------------|--------------------------------------------|
 | EMAIL_ADDRESS | that it is one                             | name, and a domain of RFC 2606             |
-| PHONE_NUMBER  | separators, all but the last seven digits  | these; a valid number stays one            |
+| PHONE_NUMBER  | separators, all but the last seven digits  | these, extensions; a valid one stays valid |
 | CREDIT_CARD   | separators, length, first digit            | all other digits; Luhn holds               |
 | IBAN_CODE     | separators, country, kind of each character| the account; the checksum holds            |
 | anything else | length, separators, case                   | every letter and digit                     |
@@ -88,7 +88,8 @@ def _phone(text: str, form: str, key: bytes) -> str:
         return _shape(text, form, key)
     numbers = _stream(key, "phone", digits)
     region = _region(text)
-    free = min(7, len(digits) - 1)
+    extension = len(digits) - len(_digits(re.split(r"[A-Za-z]", text, maxsplit=1)[0]))
+    free = min(7 + extension, len(digits) - 1)
     for _ in range(_ATTEMPTS if region else 1):
         made = digits[:-free] + "".join(str(next(numbers) % 10) for _ in range(free))
         candidate = _refill(text, made)

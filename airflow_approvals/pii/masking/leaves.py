@@ -26,12 +26,15 @@ Visit = Callable[[Leaf], Any]
 """Returns what stands there instead."""
 
 
-def parse_json(text: str) -> Any:
-    """Return the dict or list that a text holds as JSON, None when it holds none."""
+def parse_json(text: str, *, pairs: bool = False) -> Any:
+    """Return the dict or list that a text holds as JSON, None when it holds none.
+
+    With `pairs`, objects are lists of their pairs, also of those whose key comes again.
+    """
     if not text.lstrip().startswith(("{", "[")):
         return None
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=list if pairs else None)
     except (ValueError, RecursionError):
         return None
 

@@ -11,6 +11,7 @@ from airflow_approvals.pii.masking.cells import CellMasker, text_of_cell
 from airflow_approvals.pii.masking.forms import words_of
 from airflow_approvals.pii.masking.keys import KeyRing
 from airflow_approvals.pii.masking.known_values import ValueIndex
+from airflow_approvals.pii.masking.leaves import Leaf
 from airflow_approvals.pii.masking.rules import ColumnRule, MaskingRules, Treatment
 from airflow_approvals.pii.masking.texts import Finder, Known, OwnValues, TextMasker
 
@@ -86,6 +87,10 @@ class TableMasker:
     def expected_cell(self, column: str, value: Any, subject: str) -> Any:
         """Return what a cell of a column that is masked whole becomes."""
         return self._cells[column].mask(value, subject)
+
+    def expected_leaf(self, column: str, leaf: Leaf, subject: str) -> str | None:
+        """Return what a leaf that has an operator of its own becomes, as text."""
+        return self._texts[column].expected_leaf(leaf, subject)
 
     def subjects(self, columns: Columns, rows: int) -> list[str]:
         """Return whose row each of them is."""

@@ -81,6 +81,12 @@ class TextMasker:
         """Return type and operator of a leaf that has a rule of its own."""
         return None if leaf.is_key else self._leaf_rules.get(leaf.path)
 
+    def expected_leaf(self, leaf: Leaf, subject: str) -> str | None:
+        """Return what a leaf that has an operator of its own becomes, as text."""
+        whole = self.leaf_rule(leaf)
+        text, _ = text_of(leaf.value)
+        return whole[1](text, whole[0], subject) if whole and whole[1] and text else None
+
     def mask_whole(self, text: str, entity: str, apply: Apply, subject: str) -> str:
         """Return what stands for a leaf that is masked whatever is found in it."""
         if self._known.collect is not None:
