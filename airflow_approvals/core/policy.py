@@ -39,7 +39,7 @@ ADMINS = "admins"
 """The optional group whose members may cancel and revoke any request."""
 
 _CROSS_CHECK = "cross_check"
-_LATER = ("remind_every", "escalate", "notify", "standing", "break_glass")
+_LATER = ("remind_every", "escalate", "standing", "break_glass")
 """Keys of a policy that are read and checked, and acted on by a later version."""
 
 _NON_EMPTY = Field(min_length=1)
@@ -238,9 +238,8 @@ class PolicyFile(_Part):
         keys = [
             f"groups.{name}.slack_usergroup" for name, group in self.groups.items() if group.slack_usergroup
         ]
-        keys += [
-            key for key in ("channels", "protected_connections", "gated_operators") if getattr(self, key)
-        ]
+        keys += [f"channels.{name}" for name, channel in self.channels.items() if channel.kind != "slack"]
+        keys += [key for key in ("protected_connections", "gated_operators") if getattr(self, key)]
         for policy in self.policies:
             keys += [f"policies.{policy.name}.{key}" for key in _LATER if getattr(policy, key)]
         return tuple(f"{key}: accepted, not acted on in this version" for key in keys)

@@ -19,7 +19,7 @@ from airflow_approvals.web.background import Background
 from airflow_approvals.web.callers import Users
 from airflow_approvals.web.deliveries import ChannelsBackend, DeliveryLoop
 from airflow_approvals.web.limits import BodyLimit
-from airflow_approvals.web.pages import forms, routes
+from airflow_approvals.web.pages import forms, identity, routes
 from airflow_approvals.web.problems import add_problem_handlers
 
 API = "/api/v1"
@@ -58,6 +58,7 @@ def create_app(
     app.include_router(slack.router, prefix=API)
     app.include_router(routes.router)
     app.include_router(forms.router)
+    app.include_router(identity.router)
     _add_description(app)
     return app
 

@@ -57,7 +57,7 @@ async def link_identity(call: ThisCall, request: Request, body: CodeBody) -> JSO
     """Tell which account a code is of, and with `confirm` link it to the caller's login."""
     async with call.refusals_recorded("link identity"):
         person = the_user(call.caller).person
-        answer = await call.backend.run(_link, _identities_of(request), person, body)
+        answer = await call.backend.run(_link, channels_of(request), person, body)
     call.backend.events.wake()
     return JSONResponse(answer)
 
@@ -67,7 +67,7 @@ async def unlink_identity(call: ThisCall, request: Request, body: AccountBody) -
     """End a link of one's own; admins end anybody's."""
     async with call.refusals_recorded("unlink identity"):
         person = the_user(call.caller).person
-        await call.backend.run(_unlink, call, _identities_of(request), person, body)
+        await call.backend.run(_unlink, call, channels_of(request), person, body)
     call.backend.events.wake()
     return JSONResponse({"unlinked": True})
 
@@ -95,10 +95,11 @@ def _unlink(call: Call, channels: ChannelsBackend, person: Person, body: Account
 
 
 def _identities(request: Request) -> Identities:
-    return _identities_of(request).channels.identities
+    return channels_of(request).channels.identities
 
 
-def _identities_of(request: Request) -> ChannelsBackend:
+def channels_of(request: Request) -> ChannelsBackend:
+    """Return the channels of this process; raise `ConfigurationError` where there are none."""
     channels: ChannelsBackend | None = request.app.state.channels
     if channels is None:
         raise ConfigurationError("no channel is set up on this server, so there is nothing to link")

@@ -104,15 +104,16 @@ def test_what_is_accepted_and_not_acted_on_is_said() -> None:
     keys = [notice.partition(":")[0] for notice in parse(WHOLE).notices()]
     assert keys == [
         "groups.data-stewards.slack_usergroup",
-        "channels",
         "protected_connections",
         "gated_operators",
         *(
             f"policies.partner-export.{key}"
-            for key in ("remind_every", "escalate", "notify", "standing", "break_glass")
+            for key in ("remind_every", "escalate", "standing", "break_glass")
         ),
     ]
     assert parse(SMALL).notices() == ()
+    mailed = parse(SMALL + "channels: {inbox: {kind: email}}\n").notices()
+    assert [notice.partition(":")[0] for notice in mailed] == ["channels.inbox"]
     assert all(notice.endswith("accepted, not acted on in this version") for notice in parse(WHOLE).notices())
 
 
