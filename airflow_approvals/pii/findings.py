@@ -27,6 +27,7 @@ class Finding:
     score: float
     path: str = ""  # JSON pointer of the leaf within a nested cell; offsets are then within that leaf
     leaf_key: bool = False  # the span is in the last key of `path` itself, not in the value there
+    normalised: bool = False  # not Presidio's: a number behind other digits or invisible characters
 
     @property
     def span(self) -> Span:
@@ -53,6 +54,7 @@ class BatchFindings:
     first_row: int
     rows: int
     columns: tuple[ColumnFindings, ...]  # in the order of the schema
+    checked: int = 0  # texts that were given to Presidio as well, with the same result
 
     @property
     def findings(self) -> tuple[Finding, ...]:

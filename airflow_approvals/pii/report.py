@@ -77,6 +77,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.rows = 0
+        self.checked = 0
         self._columns: dict[str, _ColumnCount] = {}
 
     def add(self, batch: BatchFindings) -> None:
@@ -87,6 +88,7 @@ class Tally:
                 "expected every batch once and in order"
             )
         self.rows += batch.rows
+        self.checked += batch.checked
         for column in batch.columns:
             self._count(column)
 
@@ -102,7 +104,6 @@ class Tally:
         mode: str,
         engine: str,
         engine_digest: str,
-        checked_cells: int = 0,
         plan_digest: str | None = None,
     ) -> ScanReport:
         """Return what was counted so far."""
@@ -114,7 +115,7 @@ class Tally:
             findings=sum(entity.findings for column in columns for entity in column.entities),
             engine=engine,
             engine_digest=engine_digest,
-            checked_cells=checked_cells,
+            checked_cells=self.checked,
             plan_digest=plan_digest,
         )
 

@@ -1,0 +1,285 @@
+"""Presidio's phone recognizer, asking each region's full matcher only where that region could find something.
+
+`PhoneRecognizer` runs python-phonenumbers once for each of its regions over every text. All of them look at
+the same pieces of the text as long as none of them is a number; so one run notes the pieces, and a region for
+which no piece can be read as a valid number has nothing to find. "Can be read" is decided from the metadata,
+and errs on the side of yes: whatever is not plain ASCII digits and punctuation is left to the matcher.
+
+Source: phonenumbers/phonenumbermatcher.py, phonenumbers/phonenumberutil.py (`parse`, `is_valid_number`,
+`_is_national_prefix_present_if_required`),
+presidio_analyzer/predefined_recognizers/generic/phone_recognizer.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+from airflow_approvals.pii.duplicates import without_duplicates
+from airflow_approvals.pii.findings import Span
+
+PLAIN_TEXT = re.compile(r"[\t\n\r\x20-\x7e]*\Z")
+EXTENSION_SIGNS = "xX#;,~"
+PLAIN_PIECE = re.compile(r"[\d\s()\[\]./+#;,~-]*(?:[xX][\d\s()\[\]./+#;,~-]*){0,2}\Z", re.ASCII)
+NOT_BESIDE_A_NUMBER = re.compile(r"[A-Za-z$%]")
+NO_DIGIT = re.compile(r"\D", re.ASCII)
+SHORTEST = 2  # digits of a national number
+VALID = 1  # phonenumbers.Leniency.VALID, Presidio's default
+KINDS = (
+    "premium_rate", "toll_free", "shared_cost", "voip", "personal_number", "pager", "uan", "voicemail",
+    "fixed_line", "mobile",
+)  # fmt: skip
+
+
+class _Piece(NamedTuple):
+    """A piece of text that the matcher would try to parse, and the stretch of text that it was cut from."""
+
+    dialled: (
+        frozenset[str] | None
+    )  # digits, after "+" if there is one, with and without extension; None: unknown
+    within: tuple[int, int]
+
+
+class PhoneScan:
+    """The phone recognizer of an analyzer."""
+
+    def __init__(self, recognizer: Any) -> None:
+        self._recognizer = recognizer
+        self._entity = recognizer.supported_entities[0]
+        self._regions = tuple(recognizer.supported_regions)
+
+    def spans(self, text: str) -> list[Span]:
+        """Return what the recognizer finds in one text."""
+        if not any(map(str.isdigit, text)):
+            return []
+        if self._recognizer.leniency != VALID or not PLAIN_TEXT.match(text):
+            return without_duplicates(
+                span for region in self._regions for span in self._matches(text, region)
+            )
+        pieces = [piece for piece in _pieces(text) if self._could_be_anywhere(piece)]
+        found: list[Span] = []
+        for region in self._regions if pieces else ():
+            open_pieces = {piece.within for piece in pieces if _could_be_number(piece, region)}
+            # A number that is as wide as the stretch it was cut from leaves other regions nothing that would
+            # survive: what they find there is inside it and scores the same.
+            open_pieces -= {(span.start, span.end) for span in found}
+            if open_pieces:
+                found.extend(self._matches(text, region))
+        return without_duplicates(found)
+
+    def _could_be_anywhere(self, piece: _Piece) -> bool:
+        """Ask all regions in one go; most pieces of ordinary text are no number anywhere."""
+        return piece.dialled is None or any(
+            number[0] == "+" or _dialled_in(self._regions).fullmatch(number) for number in piece.dialled
+        )
+
+    def _matches(self, text: str, region: str) -> Iterator[Span]:
+        import phonenumbers
+
+        for match in phonenumbers.PhoneNumberMatcher(text, region, leniency=self._recognizer.leniency):
+            yield Span(self._entity, match.start, match.end, self._recognizer.SCORE)
+
+
+def is_phone_recognizer(recognizer: Any) -> bool:
+    """Tell whether this is Presidio's own, unchanged."""
+    from presidio_analyzer.predefined_recognizers import PhoneRecognizer
+
+    return type(recognizer) is PhoneRecognizer and "analyze" not in vars(recognizer)
+
+
+def _pieces(text: str) -> list[_Piece]:
+    recorder = _recorder()(text)
+    for _ in recorder:  # it finds nothing: every piece is noted and refused
+        pass
+    pieces: list[_Piece] = recorder.pieces
+    return pieces
+
+
+@cache
+def _recorder() -> Any:
+    import phonenumbers
+
+    # One class for all texts; made here because phonenumbers is imported late.
+    class Recorder(phonenumbers.PhoneNumberMatcher):
+        """A matcher for which nothing is a number."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__(text, None, leniency=VALID)
+            self.pieces: list[_Piece] = []
+            self._within = (0, 0)
+
+        def _extract_match(self, candidate: str, offset: int) -> None:
+            self._within = (offset, offset + len(candidate))
+            super()._extract_match(candidate, offset)
+
+        def _parse_and_verify(self, candidate: str, offset: int) -> None:
+            end = offset + len(candidate)
+            if NOT_BESIDE_A_NUMBER.match(self.text, end):
+                return
+            if offset and candidate[:1] not in "([+" and NOT_BESIDE_A_NUMBER.match(self.text, offset - 1):
+                return
+            self.pieces.append(_Piece(_dialled(candidate), self._within))
+
+    return Recorder
+
+
+def _dialled(piece: str) -> frozenset[str] | None:
+    """Return the digits that could be dialled: those before each sign of an extension, and all."""
+    if not PLAIN_PIECE.match(piece):
+        return None
+    cuts = [place for place, sign in enumerate(piece) if sign in EXTENSION_SIGNS]
+    plus = "+" if "+" in piece else ""
+    numbers = (NO_DIGIT.sub("", piece[:cut]) for cut in (*cuts, len(piece)))
+    return frozenset(plus + number for number in numbers if len(number) >= SHORTEST)
+
+
+def _could_be_number(piece: _Piece, region: str) -> bool:
+    """Tell whether `region` could read a valid number from a piece; True when in doubt."""
+    return piece.dialled is None or any(_could_dial(number, region) for number in piece.dialled)
+
+
+def _could_dial(number: str, region: str) -> bool:
+    if number[0] == "+":
+        return _could_be_international(number[1:])
+    rules = _rules(region)
+    if rules is None:
+        return True
+    out = rules.dialled_out.match(number)
+    if out and not number.startswith("0", out.end()):
+        rest = number[out.end() :]
+        return len(rest) > SHORTEST and _could_be_international(rest)
+    bare = rules.prefix is None or rules.prefix.match(number) is None
+    return any(
+        rules.valid.fullmatch(reading)
+        and not (bare and reading == number and _needs_prefix(reading, rules.country_code))
+        for reading in _readings(number, rules)
+    )
+
+
+@cache
+def _dialled_in(regions: tuple[str, ...]) -> re.Pattern[str]:
+    """Return a pattern for everything that `_could_dial` could say yes to in one of the regions, and more."""
+    every: list[str] = []
+    for region in regions:
+        rules = _rules(region)
+        if rules is None:
+            return re.compile(r"\d*")
+        prefix = rules.prefix.pattern if rules.prefix else "(?!)"
+        ahead = f"(?:{rules.country_code}|{prefix})"
+        every.append(f"{ahead}{{0,3}}(?:{rules.valid.pattern})")
+        every.append(f"(?:{rules.dialled_out.pattern})\\d{{3,}}")
+        if rules.transform:
+            every.append(f"{ahead}+\\d*")
+    return re.compile("|".join(dict.fromkeys(every)))
+
+
+class _Rules(NamedTuple):
+    country_code: int
+    dialled_out: re.Pattern[str]  # what stands before a country code
+    prefix: re.Pattern[str] | None  # what stands before a national number
+    transform: str | None
+    valid: re.Pattern[str]
+
+
+@cache
+def _rules(region: str) -> _Rules | None:
+    from phonenumbers import PhoneMetadata
+
+    metadata = PhoneMetadata.metadata_for_region(region.upper(), None)
+    if metadata is None or metadata.international_prefix is None or metadata.country_code is None:
+        return None
+    prefix = metadata.national_prefix_for_parsing
+    return _Rules(
+        country_code=metadata.country_code,
+        dialled_out=re.compile(metadata.international_prefix),
+        prefix=re.compile(prefix) if prefix else None,
+        transform=metadata.national_prefix_transform_rule or None,
+        valid=_valid_numbers(metadata.country_code),
+    )
+
+
+def _readings(digits: str, rules: _Rules) -> Iterable[str]:
+    """Return the national numbers that could be meant, with and without country code and prefix.
+
+    The prefix is taken off twice at most: once while looking for a country code, once after.
+    """
+    code = str(rules.country_code)
+    readings = {digits}
+    if digits.startswith(code):
+        readings.add(digits[len(code) :])
+    for _ in range(2):
+        for number in tuple(readings):
+            match = rules.prefix.match(number) if rules.prefix else None
+            if match is None:
+                continue
+            readings.add(number[match.end() :])
+            if rules.transform and match.lastindex:
+                readings.add(match.expand(_complete(rules.transform, match)) + number[match.end() :])
+    return readings
+
+
+def _complete(transform: str, match: re.Match[str]) -> str:
+    """Leave groups that did not take part out of a transform rule, as `re.sub` does."""
+    for group in range(1, len(match.groups()) + 1):
+        if match.group(group) is None:
+            transform = transform.replace(f"\\{group}", "")
+    return transform
+
+
+def _could_be_international(digits: str) -> bool:
+    from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
+
+    for length in (1, 2, 3):
+        code = int(digits[:length] or 0)
+        if code in COUNTRY_CODE_TO_REGION_CODE:
+            region = COUNTRY_CODE_TO_REGION_CODE[code][0]
+            rules = _rules(region) if PhoneMetadata.metadata_for_region(region, None) else None
+            if rules is None:
+                return True
+            return any(rules.valid.fullmatch(number) for number in _readings(digits[length:], rules))
+    return True  # an unknown code: the plus sign is then dropped, and the region decides
+
+
+@cache
+def _valid_numbers(country_code: int) -> re.Pattern[str]:
+    """Return a pattern that matches every national number that is valid in one of the code's regions."""
+    from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
+
+    patterns: dict[str, None] = {}
+    for region in COUNTRY_CODE_TO_REGION_CODE[country_code]:
+        metadata = PhoneMetadata.metadata_for_region(region, None)
+        for kind in KINDS:
+            desc = getattr(metadata, kind, None)
+            if desc is not None and desc.national_number_pattern:
+                patterns[desc.national_number_pattern] = None
+    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns) or r"(?!)")
+
+
+@cache
+def _formats(country_code: int) -> list[tuple[re.Pattern[str] | None, re.Pattern[str], bool]]:
+    """Return how national numbers are written: leading digits, pattern, whether a prefix must be there."""
+    from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
+
+    metadata = PhoneMetadata.metadata_for_region(COUNTRY_CODE_TO_REGION_CODE[country_code][0], None)
+    formats: list[tuple[re.Pattern[str] | None, re.Pattern[str], bool]] = []
+    for written in metadata.number_format if metadata is not None else ():
+        leading = written.leading_digits_pattern
+        rule = written.national_prefix_formatting_rule
+        needed = (
+            bool(rule)
+            and not written.national_prefix_optional_when_formatting
+            and re.fullmatch(r"\(?\\1\)?", rule or "") is None
+        )
+        first = re.compile(leading[-1]) if leading else None
+        formats.append((first, re.compile(written.pattern or "(?!)"), needed))
+    return formats
+
+
+def _needs_prefix(number: str, country_code: int) -> bool:
+    """Tell whether a number that was written without its national prefix is refused for that."""
+    for leading, pattern, needed in _formats(country_code):
+        if (leading is None or leading.match(number)) and pattern.fullmatch(number):
+            return needed
+    return False

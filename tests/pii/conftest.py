@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+import pytest
+
+from airflow_approvals.pii.scanner import Scanner
+
+
+@pytest.fixture(scope="session")
+def scanner() -> Scanner:
+    """One scanner with default configuration; the model is loaded once for all tests."""
+    return Scanner()
