@@ -4,11 +4,20 @@ The rows are loaded into a temporary table while the bytes they come from are ha
 only when every digest is the approved one and every row is there. Columns are compared first, and nothing
 is converted in a way that loses anything, with one exception that CSV forces: it has no types, so its text
 is read by the database as whatever type the target column has.
+
+A write for a request happens once, whatever dies. In the same transaction as its rows goes one row into
+`approvals_write`, a small table beside the target (same schema, same SQLite file) that the first write
+creates: `request_id` (its key), `target_table`, `sha256`, `row_count`, `written_at`. Who comes later reads
+there whether the rows are in (`settle_write`). A row without `sha256` and `row_count` means that a later
+try has closed the request, and that the lost one can no longer commit. Rows may be deleted once their
+requests are closed. Where the writer may not create tables, make this one for it, with the right to
+SELECT and INSERT.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +26,8 @@ from airflow_approvals.core.errors import (
     DestinationError,
     DigestMismatchError,
     InvalidRequestError,
+    LostWriteError,
+    ReceiptUsedError,
     SchemaMismatchError,
 )
 from airflow_approvals.core.model import FileDigest, Snapshot
@@ -24,12 +35,16 @@ from airflow_approvals.staging.formats import find_layout, open_reader
 from airflow_approvals.staging.locations import locate
 from airflow_approvals.staging.publish import check_digest, check_names
 from airflow_approvals.staging.sql_tables import (
+    MARKERS,
     Loader,
+    Marker,
     Mode,
     SourceColumn,
     TargetColumn,
     split_table_name,
 )
+
+PATIENCE = 60  # seconds; how long a write that may still be under way is waited for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +64,7 @@ def write_table(
     mode: Mode = "append",
     columns: Mapping[str, str] | None = None,
     source_conn_id: str | None = None,
+    request_id: str | None = None,
 ) -> Written:
     """Write the dataset into `table` if, and only if, its bytes are the expected ones.
 
@@ -56,33 +72,91 @@ def write_table(
     transaction. `table` is `name` or `schema.name`, a part with a dot in double quotes. `columns` maps
     names of the source to names of the table; those left out keep their name. `replace` deletes the rows
     that are there, in the same transaction.
+
+    With `request_id` this is the one write of that request: a second one raises `ReceiptUsedError`, and
+    `settle_write` tells what became of it. A connection that breaks at COMMIT raises `LostWriteError`.
     """
     if mode not in ("append", "replace"):
         raise InvalidRequestError(f"mode {mode!r} is not known; expected append or replace")
-    name = split_table_name(table)
+    name = _split_target(table)
     pairs = _pair_columns(expected, columns or {})
     location = locate(source_uri, source_conn_id)
     listing = location.list_parts()
     wanted = check_names(source_uri, listing, expected)
     layout = find_layout(listing, expected.format)
+    with _loader_of(hook) as loader, loader.transaction():
+        _check_target(table, pairs, loader.find_columns(name), loader)
+        if request_id is not None:
+            # First of all, so that a later try that looks for it waits for the end of this write.
+            _mark_once(
+                table, Marker(request_id=request_id, sha256=expected.sha256, rows=expected.rows), loader
+            )
+        loader.make_staging(name, pairs)
+        for part in listing.parts:
+            with location.open_part(part, steady=False) as file:
+                reader = open_reader(file, part, layout)
+                for batch in reader:
+                    loader.load(batch)
+            found = FileDigest(name=part.name, sha256=reader.sha256, size=reader.size)
+            check_digest(part.name, wanted[part.name], found)
+        _check_rows(table, expected.rows, *loader.move(mode=mode))
+    return Written(rows=expected.rows, sha256=expected.sha256)
+
+
+def settle_write(*, hook: Any, table: str, request_id: str) -> Written | None:
+    """Return what the request has written into `table`, or None: nothing, and it never will.
+
+    None is made true by closing the request in the same look: a try that was thought dead and is not can
+    no longer commit. One that is committing right now is waited for, a minute at most. Raises
+    `LostWriteError` where the table of markers cannot be read or written, so that nobody knows.
+    """
+    name = _split_target(table)
+    lost = ""
+    with _loader_of(hook) as loader:
+        try:
+            with loader.transaction(patience=PATIENCE):
+                if loader.find_columns(name):
+                    found = loader.mark(Marker(request_id=request_id))
+                else:
+                    lost = "there is no such table any more"
+        except (DestinationError, LostWriteError) as refusal:
+            lost = str(refusal)
+    if lost:
+        raise LostWriteError(
+            f"request {request_id}: whether its rows are in {table} cannot be read from {MARKERS} ({lost}); "
+            "look into both tables before asking for this write again"
+        )
+    if found is None or found.sha256 is None or found.rows is None:
+        return None
+    return Written(rows=found.rows, sha256=found.sha256)
+
+
+def _split_target(table: str) -> tuple[str, ...]:
+    name = split_table_name(table)
+    if name[-1].lower() == MARKERS:
+        raise InvalidRequestError(f"table {table!r} is where writes are recorded; it cannot be written to")
+    return name
+
+
+def _mark_once(table: str, marker: Marker, loader: Loader) -> None:
+    found = loader.mark(marker)
+    if found is None:
+        return
+    what = "a later try has closed it" if found.sha256 is None else f"its {found.rows} rows are there"
+    raise ReceiptUsedError(
+        f"{table}: request {marker.request_id} has had its write ({what}, says {MARKERS}); nothing was "
+        "written now; ask for a new approval to write again"
+    )
+
+
+@contextmanager
+def _loader_of(hook: Any) -> Iterator[Loader]:
     connection, is_ours = (hook.get_conn(), True) if hasattr(hook, "get_conn") else (hook, False)
     try:
-        loader = _loader_for(connection)
-        with loader.transaction():
-            _check_target(table, pairs, loader.find_columns(name), loader)
-            loader.make_staging(name, pairs)
-            for part in listing.parts:
-                with location.open_part(part, steady=False) as file:
-                    reader = open_reader(file, part, layout)
-                    for batch in reader:
-                        loader.load(batch)
-                found = FileDigest(name=part.name, sha256=reader.sha256, size=reader.size)
-                check_digest(part.name, wanted[part.name], found)
-            _check_rows(table, expected.rows, *loader.move(mode=mode))
+        yield _loader_for(connection)
     finally:
         if is_ours:
             connection.close()
-    return Written(rows=expected.rows, sha256=expected.sha256)
 
 
 def _pair_columns(expected: Snapshot, mapping: Mapping[str, str]) -> tuple[SourceColumn, ...]:

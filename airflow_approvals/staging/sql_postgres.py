@@ -7,15 +7,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from airflow_approvals.core.errors import DestinationError, InvalidRequestError, SchemaMismatchError
+from airflow_approvals.core.errors import (
+    DestinationError,
+    InvalidRequestError,
+    LostWriteError,
+    SchemaMismatchError,
+)
 from airflow_approvals.staging.formats import Batch
 from airflow_approvals.staging.jsonl_parts import JsonBatch
-from airflow_approvals.staging.sql_tables import Mode, SourceColumn, TargetColumn, family_of, quoted
+from airflow_approvals.staging.sql_tables import (
+    MARKERS,
+    Marker,
+    Mode,
+    SourceColumn,
+    TargetColumn,
+    family_of,
+    quoted,
+)
 from airflow_approvals.staging.sql_values import json_text, plain_batch
 
 STAGING = '"pg_temp"."airflow_approvals_staging"'
 IDLE = 0  # libpq's transaction status, the same number in psycopg and psycopg2
 DATA_EXCEPTIONS = "22"  # SQLSTATE class: a value is not what its column's type says
+BROKEN = ("", "08", "57")  # SQLSTATE classes: no answer, connection exception, operator intervention
 
 TEXT = {"text", "varchar", "bpchar"}
 KEEPS = {
@@ -42,9 +56,11 @@ class PostgresLoader:
         self._table: tuple[str, ...] = ()
         self._columns: tuple[SourceColumn, ...] = ()
         self._copied = 0
+        self._busy_with = "the table"  # what a refusal is about
+        self._committing = False
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, *, patience: int | None = None) -> Iterator[None]:
         connection = self._connection
         if connection.info.transaction_status != IDLE:
             raise InvalidRequestError(
@@ -57,7 +73,10 @@ class PostgresLoader:
             with connection.cursor() as self._cursor:
                 self._cursor.execute("SET LOCAL datestyle = 'ISO, YMD'")
                 self._cursor.execute("SET LOCAL timezone = 'UTC'")
+                if patience is not None:
+                    self._cursor.execute(f"SET LOCAL lock_timeout = '{patience}s'")
                 yield
+            self._committing = True
             connection.commit()
             done = True
         except self._driver_error() as error:
@@ -74,6 +93,7 @@ class PostgresLoader:
 
     def find_columns(self, table: tuple[str, ...]) -> tuple[TargetColumn, ...]:
         self._table = table
+        self._busy_with = quoted(*table)
         self._cursor.execute(
             "SELECT a.attname, t.typname, a.atttypmod, a.attnotnull, a.atthasdef OR a.attidentity <> '', "
             "a.attgenerated <> '' OR a.attidentity = 'a' FROM pg_catalog.pg_attribute a "
@@ -102,6 +122,50 @@ class PostgresLoader:
         if source.type in ("float", "halffloat") and target.type == "float4":
             return True
         return target.type in KEEPS.get(family, set())
+
+    def mark(self, marker: Marker) -> Marker | None:
+        run = self._cursor.execute
+        markers, target = self._find_markers()
+        self._busy_with = markers
+        run("SELECT pg_catalog.to_regclass(%s) IS NULL", (markers,))
+        if self._cursor.fetchone()[0]:
+            # Two first writes at once: without this one of them fails, IF NOT EXISTS or not.
+            run("SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext(%s))", (markers,))
+            run(
+                f"CREATE TABLE IF NOT EXISTS {markers} (request_id text PRIMARY KEY, "
+                "target_table text NOT NULL, sha256 text, row_count bigint, "
+                "written_at timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP)"
+            )
+        named = markers.replace("%", "%%")  # both drivers read the statement for %s
+        run(
+            f"INSERT INTO {named} (request_id, target_table, sha256, row_count) VALUES (%s, %s, %s, %s) "  # noqa: S608  # quoted
+            "ON CONFLICT (request_id) DO NOTHING",
+            (marker.request_id, target, marker.sha256, marker.rows),
+        )
+        found = None
+        if self._cursor.rowcount != 1:
+            found = self._read_marker(named, marker.request_id)
+        self._busy_with = quoted(*self._table)
+        return found
+
+    def _find_markers(self) -> tuple[str, str]:
+        self._cursor.execute(
+            "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n "
+            "ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass(%s)",
+            (quoted(*self._table),),
+        )
+        schema, name = self._cursor.fetchone()
+        return quoted(schema, MARKERS), quoted(schema, name)
+
+    def _read_marker(self, named: str, request_id: str) -> Marker:
+        self._cursor.execute(
+            f"SELECT sha256, row_count FROM {named} WHERE request_id = %s",  # noqa: S608  # quoted
+            (request_id,),
+        )
+        found = self._cursor.fetchone()
+        if found is None:
+            raise DestinationError(f"{self._busy_with}: does not keep what is put there; nothing was written")
+        return Marker(request_id=request_id, sha256=found[0], rows=found[1])
 
     def make_staging(self, table: tuple[str, ...], columns: tuple[SourceColumn, ...]) -> None:
         self._columns = columns
@@ -174,16 +238,20 @@ class PostgresLoader:
         return psycopg.Error
 
     def _refusal(self, state: str) -> Exception:
-        where = quoted(*self._table) if self._table else "the table"
+        where = self._busy_with
         if state.startswith(DATA_EXCEPTIONS):
             return SchemaMismatchError(
                 f"{where}: a value among the {self._copied}th row and later is not of its column's type "
                 f"(SQLSTATE {state}); nothing was written"
             )
-        if not state or state.startswith("08"):
-            return DestinationError(
+        if self._committing and state[:2] in BROKEN:
+            return LostWriteError(
                 f"{where}: the connection broke; without an answer to COMMIT nobody knows whether the "
                 "rows are there: look before running this again"
+            )
+        if state[:2] in BROKEN:
+            return DestinationError(
+                f"{where}: the connection broke before COMMIT; it is as it was before; run this again"
             )
         return DestinationError(
             f"{where}: the database refused (SQLSTATE {state}); it is as it was before; "

@@ -13,7 +13,15 @@ from typing import Any
 from airflow_approvals.core.errors import DestinationError, InvalidRequestError, SchemaMismatchError
 from airflow_approvals.staging.formats import Batch
 from airflow_approvals.staging.jsonl_parts import JsonBatch
-from airflow_approvals.staging.sql_tables import Mode, SourceColumn, TargetColumn, family_of, quoted
+from airflow_approvals.staging.sql_tables import (
+    MARKERS,
+    Marker,
+    Mode,
+    SourceColumn,
+    TargetColumn,
+    family_of,
+    quoted,
+)
 from airflow_approvals.staging.sql_values import json_text, plain_batch
 
 STAGING = '"temp"."airflow_approvals_staging"'
@@ -45,7 +53,7 @@ class SqliteLoader:
         self._columns: tuple[SourceColumn, ...] = ()
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, *, patience: int | None = None) -> Iterator[None]:
         connection = self._connection
         if connection.in_transaction:
             raise InvalidRequestError(
@@ -54,7 +62,10 @@ class SqliteLoader:
         level = connection.isolation_level
         # Python's sqlite3 would begin and commit where it sees fit; statements alone decide here.
         connection.isolation_level = None
+        own_patience = connection.execute("PRAGMA busy_timeout").fetchone()[0]  # in milliseconds
         try:
+            if patience is not None:
+                connection.execute(f"PRAGMA busy_timeout = {patience * 1000}")
             connection.execute("BEGIN IMMEDIATE")
             yield
             connection.execute("COMMIT")
@@ -66,6 +77,7 @@ class SqliteLoader:
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+            connection.execute(f"PRAGMA busy_timeout = {own_patience}")
             connection.isolation_level = level
         raise DestinationError(
             f"{quoted(*self._table)}: the database refused ({reason}); "
@@ -90,6 +102,29 @@ class SqliteLoader:
 
     def accepts(self, source: SourceColumn, target: TargetColumn) -> bool:
         return source.untyped or affinity_of(target.type) in KEEPS.get(family_of(source.type), set())
+
+    def mark(self, marker: Marker) -> Marker | None:
+        run = self._connection.execute
+        markers = quoted(self._table[0], MARKERS)
+        run(
+            f"CREATE TABLE IF NOT EXISTS {markers} (request_id TEXT NOT NULL PRIMARY KEY, "
+            "target_table TEXT NOT NULL, sha256 TEXT, row_count INTEGER, "
+            "written_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP)"
+        )
+        put = run(
+            f"INSERT INTO {markers} (request_id, target_table, sha256, row_count) VALUES (?, ?, ?, ?) "  # noqa: S608  # quoted
+            "ON CONFLICT (request_id) DO NOTHING",
+            (marker.request_id, quoted(*self._table), marker.sha256, marker.rows),
+        )
+        if put.rowcount == 1:
+            return None
+        found = run(
+            f"SELECT sha256, row_count FROM {markers} WHERE request_id = ?",  # noqa: S608  # quoted
+            (marker.request_id,),
+        ).fetchone()
+        if found is None:
+            raise DestinationError(f"{markers}: does not keep what is put there; nothing was written")
+        return Marker(request_id=marker.request_id, sha256=found[0], rows=found[1])
 
     def make_staging(self, table: tuple[str, ...], columns: tuple[SourceColumn, ...]) -> None:
         self._columns = columns

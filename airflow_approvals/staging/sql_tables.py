@@ -12,6 +12,9 @@ from airflow_approvals.staging.formats import Batch
 
 Mode = Literal["append", "replace"]
 
+MARKERS = "approvals_write"
+"""The table beside the target that tells which requests were written, one row each."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SourceColumn:
@@ -34,17 +37,35 @@ class TargetColumn:
     scale: int | None = None  # digits after the point, where they are limited
 
 
+@dataclass(frozen=True, kw_only=True)
+class Marker:
+    """What is on record about one request: what it wrote, or (no digest) that it never will."""
+
+    request_id: str
+    sha256: str | None = None
+    rows: int | None = None
+
+
 class Loader(Protocol):
     """One database's way to load rows in one transaction."""
 
-    def transaction(self) -> AbstractContextManager[None]:
-        """Begin; commit on leaving, roll back on an error; translate the driver's errors."""
+    def transaction(self, *, patience: int | None = None) -> AbstractContextManager[None]:
+        """Begin; commit on leaving, roll back on an error; translate the driver's errors.
+
+        `patience` is for how many seconds locks are waited for, where the connection's own is not right.
+        """
 
     def find_columns(self, table: tuple[str, ...]) -> tuple[TargetColumn, ...]:
         """Return the table's columns, none when there is no such table."""
 
     def accepts(self, source: SourceColumn, target: TargetColumn) -> bool:
         """Return whether every value of the source's type can be kept by the target's."""
+
+    def mark(self, marker: Marker) -> Marker | None:
+        """Put the marker beside the target, or return the one that its request has already.
+
+        Another transaction that is about to put one for the same request is waited for.
+        """
 
     def make_staging(self, table: tuple[str, ...], columns: tuple[SourceColumn, ...]) -> None: ...
 

@@ -1,13 +1,17 @@
-"""A real S3 protocol on loopback, behind an Airflow connection."""
+"""A real S3 protocol on loopback, behind an Airflow connection, and databases to write into."""
 
 from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.staging.databases import Connect, libpq_url
 
 CONN_ID = "aws_staging"
 
@@ -49,3 +53,46 @@ def s3(s3_server: Any) -> Iterator[Any]:
     for item in s3_server.list_objects_v2(Bucket="stage").get("Contents", ()):
         s3_server.delete_object(Bucket="stage", Key=item["Key"])
     s3_server.delete_bucket(Bucket="stage")
+
+
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param("psycopg2", marks=pytest.mark.services),
+        pytest.param("psycopg", marks=pytest.mark.services),
+    ]
+)
+def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Connect]:
+    """Return how to connect to an empty database of each kind."""
+    if request.param == "sqlite":
+        opened: list[sqlite3.Connection] = []
+
+        def open_sqlite() -> sqlite3.Connection:
+            opened.append(sqlite3.connect(tmp_path / "target.db", check_same_thread=False))
+            return opened[-1]
+
+        yield open_sqlite
+        for each in opened:
+            each.close()
+        return
+    import psycopg
+    import psycopg2
+
+    request.getfixturevalue("postgres_url")  # which fails where there is none
+    url = libpq_url()
+    schema = f"staging_{os.getpid()}"
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+        admin.execute(f'CREATE SCHEMA "{schema}"')
+    connections: list[Any] = []
+
+    def open_postgres() -> Any:
+        driver: Any = psycopg2 if request.param == "psycopg2" else psycopg
+        connections.append(driver.connect(url, options=f"-c search_path={schema}"))
+        return connections[-1]
+
+    yield open_postgres
+    for each in connections:
+        each.close()
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute(f'DROP SCHEMA "{schema}" CASCADE')

@@ -6,13 +6,11 @@ from __future__ import annotations
 import datetime
 import decimal
 import json
-import os
 import sqlite3
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -30,70 +28,10 @@ from airflow_approvals.core.errors import (
 from airflow_approvals.staging.snapshot import snapshot
 from airflow_approvals.staging.sql import write_table
 from airflow_approvals.staging.sql_tables import split_table_name
+from tests.staging.databases import Connect, is_sqlite, run
 from tests.staging.samples import CANARY, ROWS, SUFFIXES, write_dataset, write_parts
 
-Connect = Callable[[], Any]
-
 ODD = 'odd "name" %s; --'  # a column name that every kind of quoting must survive
-
-
-@pytest.fixture(
-    params=[
-        "sqlite",
-        pytest.param("psycopg2", marks=pytest.mark.services),
-        pytest.param("psycopg", marks=pytest.mark.services),
-    ]
-)
-def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Connect]:
-    """Return how to connect to an empty database of each kind."""
-    if request.param == "sqlite":
-        opened: list[sqlite3.Connection] = []
-
-        def open_sqlite() -> sqlite3.Connection:
-            opened.append(sqlite3.connect(tmp_path / "target.db"))
-            return opened[-1]
-
-        yield open_sqlite
-        for each in opened:
-            each.close()
-        return
-    import psycopg
-    import psycopg2
-
-    url = str(request.getfixturevalue("postgres_url")).replace("+psycopg2", "").replace("+psycopg", "")
-    url = url.replace("postgres://", "postgresql://")
-    schema = f"staging_{os.getpid()}"
-    with psycopg.connect(url, autocommit=True) as admin:
-        admin.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
-        admin.execute(f'CREATE SCHEMA "{schema}"')
-    connections: list[Any] = []
-
-    def open_postgres() -> Any:
-        driver: Any = psycopg2 if request.param == "psycopg2" else psycopg
-        connections.append(driver.connect(url, options=f"-c search_path={schema}"))
-        return connections[-1]
-
-    yield open_postgres
-    for each in connections:
-        each.close()
-    with psycopg.connect(url, autocommit=True) as admin:
-        admin.execute(f'DROP SCHEMA "{schema}" CASCADE')
-
-
-def run(connect: Connect, statement: str) -> list[tuple[Any, ...]]:
-    connection = connect()
-    cursor = connection.cursor()
-    cursor.execute(statement)
-    rows = cursor.fetchall() if cursor.description else []
-    connection.commit()
-    connection.close()
-    return [tuple(row) for row in rows]
-
-
-def is_sqlite(connect: Connect) -> bool:
-    connection = connect()
-    connection.close()
-    return isinstance(connection, sqlite3.Connection)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
