@@ -175,9 +175,11 @@ def test_dark_is_dark_and_light_is_light(gallery: Gallery, open_page: OpenPage) 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("who", ["alice", "engineer"])
 def test_axe_finds_nothing_serious(gallery: Gallery, open_page: OpenPage, who: str, dark: bool) -> None:
+    long = ask(gallery.site, name="n" * 300, dag_id="d" * 200, why="why " * 450, rows=10)
     for path in (
         "/?view=open",
         "/?view=history&search=x&dag=y",
+        f"/requests/{long.id}",
         f"/requests/{gallery.pending.id}",
         f"/requests/{gallery.completed.id}",
     ):

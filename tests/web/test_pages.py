@@ -152,7 +152,7 @@ def test_what_somebody_may_not_see_does_not_exist(shared: Site) -> None:
         for path in (path_of(request), f"{path_of(request)}/receipt"):
             page = mallory.open(path)
             assert page.answer.status_code == 404
-            assert "there is no such request" in page.text
+            assert "There is no such request" in page.text
         listed = [
             mallory.open(f"/?view={view}").answer.text for view in ("answer", "mine", "open", "history")
         ]

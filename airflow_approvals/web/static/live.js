@@ -3,7 +3,7 @@
   "use strict";
 
   const WAIT = 25; // seconds that the server holds a call
-  const GENTLE = 300; // milliseconds between two refreshes
+  const GENTLE = 700; // milliseconds between two refreshes
   const body = document.body;
   const announce = document.getElementById("announce");
   const connection = document.getElementById("connection");
