@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from airflow_approvals.channels.joined import Channels
 
+MAX_LETTERS = 100
 MAX_POLICY_BYTES = 4 << 20
 
 log = logging.getLogger(__name__)
@@ -162,8 +163,33 @@ def check_database() -> None:
         engine.dispose()
 
 
+def check_deliveries() -> None:
+    """Raise `ConfigurationError` when messages to people were given up; it names the newest and why."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from airflow_approvals.store.engine import open_engine
+    from airflow_approvals.store.outbox import SqlOutbox
+
+    url, connect_args = _metadata_database()
+    engine = open_engine(url, connect_args)
+    try:
+        letters = SqlOutbox(engine).dead_letters(limit=MAX_LETTERS)
+    except SQLAlchemyError as error:
+        raise ConfigurationError(
+            f"metadata database: the outbox cannot be read ({type(error).__name__}); run `airflow db migrate`"
+        ) from error
+    finally:
+        engine.dispose()
+    if letters:
+        count = f"{len(letters)}{' or more' if len(letters) == MAX_LETTERS else ''}"
+        raise ConfigurationError(
+            f"messages given up: {count}; the newest, to channel {letters[0].channel}: {letters[0].problem}; "
+            "mend the channel, the next change of a request is sent again"
+        )
+
+
 def check_signing_key(settings: Settings) -> str:
-    """Return the id of the key that would sign; raise `ConfigurationError` if there is none, and make none."""
+    """Return the id of the key that would sign, and make none; raise `ConfigurationError` if there is none."""
     from airflow_approvals.keys import KEY_FILE, load_signer
 
     if not settings.signing_key and not (settings.home / KEY_FILE).exists():
