@@ -75,6 +75,7 @@ def _local_findings(settings: Settings | None) -> Iterator[Finding]:
 
     yield Finding(subject="airflow", level="ok", text=f"{airflow_version}, home {settings.home}")
     yield from _checked("database", _check_database)
+    yield from _checked("deliveries", _check_deliveries)
     yield from _policy_findings(Path(settings.policy_file))
     yield from _checked("signing key", lambda: _check_key(settings))
     yield _secret_finding(settings)
@@ -92,6 +93,13 @@ def _check_database() -> str:
 
     check_database()
     return "tables at the newest version, the ledger's guards in place"
+
+
+def _check_deliveries() -> str:
+    from airflow_approvals.wiring import check_deliveries
+
+    check_deliveries()
+    return "no message was given up"
 
 
 def _check_key(settings: Settings) -> str:
