@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_approvals.core.errors import LostWriteError
+from airflow_approvals.core.errors import DestinationError, LostWriteError, ReceiptUsedError
 from airflow_approvals.operators.approved import ApprovedOperator
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from airflow_approvals.core.model import Action, ApprovalRequest
     from airflow_approvals.hooks.approvals import Redeemed
+    from airflow_approvals.staging.sql import Written
 
 MODES = ("append", "replace")
 
@@ -21,7 +22,9 @@ class ApprovedSqlWriteOperator(ApprovedOperator):
     """Request, wait, redeem and write in one task: loads a staged dataset into a table (PostgreSQL, SQLite).
 
     The destination that policies match is `sql://<conn_id>/<table>`. Returns `request_id`, `destination`,
-    `sha256`, `size` and `rows`.
+    `sha256`, `size` and `rows`. One row for each request goes into the table `approvals_write` beside the
+    target, in the same transaction: a later try knows from it whether a worker was lost before or after
+    its COMMIT. It is created where it is missing; the connection needs SELECT and INSERT on it.
 
     :param conn_id: Airflow connection of the database.
     :param table: `name` or `schema.name`; it is there already.
@@ -74,28 +77,53 @@ class ApprovedSqlWriteOperator(ApprovedOperator):
 
         from airflow_approvals.staging.sql import write_table
 
-        written = write_table(
-            self.source,
-            expected=used.snapshot,
-            hook=BaseHook.get_hook(self.conn_id),
-            table=self.table,
-            mode="replace" if self.mode == "replace" else "append",
-            columns=self.column_names,
-            source_conn_id=self.source_conn_id,
-        )
+        try:
+            written = write_table(
+                self.source,
+                expected=used.snapshot,
+                hook=BaseHook.get_hook(self.conn_id),
+                table=self.table,
+                mode="replace" if self.mode == "replace" else "append",
+                columns=self.column_names,
+                source_conn_id=self.source_conn_id,
+                request_id=used.request.id,
+            )
+        except (LostWriteError, ReceiptUsedError) as unsure:
+            written = self._look_again(used.request, unsure)
         self.log.info("Wrote %d rows to %s (sha256 %s)", written.rows, self.destination, written.sha256)
+        return self._facts(used.request, written)
+
+    def find_written(self, request: ApprovalRequest) -> dict[str, Any] | None:
+        written = self._settle(request)
+        return self._facts(request, written) if written else None
+
+    def _look_again(self, request: ApprovalRequest, unsure: Exception) -> Written:
+        """Return what was written all the same: failed must not be reported of rows that are there."""
+        try:
+            written = self._settle(request)
+        except Exception:
+            self.log.exception("%s cannot be asked either", self.conn_id)
+            raise unsure from None
+        if written is not None:
+            return written
+        if isinstance(unsure, ReceiptUsedError):
+            raise unsure
+        raise DestinationError(
+            f"request {request.id}: the connection to {self.conn_id} broke at COMMIT, and nothing was "
+            "written; run this task again"
+        ) from unsure
+
+    def _settle(self, request: ApprovalRequest) -> Written | None:
+        from airflow.sdk import BaseHook
+
+        from airflow_approvals.staging.sql import settle_write
+
+        return settle_write(hook=BaseHook.get_hook(self.conn_id), table=self.table, request_id=request.id)
+
+    def _facts(self, request: ApprovalRequest, written: Written) -> dict[str, Any]:
         return {
             "destination": self.destination,
             "sha256": written.sha256,
-            "size": used.snapshot.size,
+            "size": request.evidence.datasets[0].size,
             "rows": written.rows,
         }
-
-    def find_written(self, request: ApprovalRequest) -> dict[str, Any] | None:
-        if self.mode == "replace":
-            return None  # writing the same rows again changes nothing, and is asked for again
-        raise LostWriteError(
-            f"request {request.id}: an earlier try redeemed it and was lost before it reported, so nobody "
-            f"knows whether its {request.evidence.datasets[0].rows} rows are in {self.destination}; look "
-            "there, then clear this task to ask for what is missing"
-        )

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from airflow.sdk import DAG
 
-from airflow_approvals.core.errors import ServiceUnavailableError
+from airflow_approvals.core.errors import LostWriteError, ServiceUnavailableError
 from airflow_approvals.core.model import ApprovalRequest, State
 from airflow_approvals.hooks.approvals import ApprovalsHook
 from airflow_approvals.operators.gate import ApprovalGateOperator
 from airflow_approvals.operators.sql import ApprovedSqlWriteOperator
+from airflow_approvals.staging.sql import write_table
 from tests.provider.runs import Runs, approve, deny
 from tests.provider.site import Site
 
@@ -95,9 +96,8 @@ def test_a_gate_upstream_names_the_same_write(runs: Runs, staged: Path, crm: sql
     assert len(rows(crm)) == 3
 
 
-def test_rows_are_not_appended_twice_after_a_lost_worker(
-    runs: Runs, staged: Path, crm: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def lose_the_first_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the first try of a task end as if its worker were gone before it could report."""
     report = ApprovalsHook.report_outcome
     reports: list[str] = []
 
@@ -108,13 +108,71 @@ def test_rows_are_not_appended_twice_after_a_lost_worker(
         return report(hook, request_id, **kwargs)
 
     monkeypatch.setattr(ApprovalsHook, "report_outcome", lost_at_first)
-    run = runs.test(write_dag("lost_rows", staged, retries=1, retry_delay=timedelta(0)))
-    assert run.states == {"load": "failed"}  # somebody must look: the table does not tell
+
+
+@pytest.mark.parametrize("mode", ["append", "replace"])
+def test_rows_are_not_written_twice_after_a_lost_worker(
+    runs: Runs, staged: Path, crm: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    lose_the_first_report(monkeypatch)
+    run = runs.test(write_dag(f"lost_{mode}", staged, mode=mode, retries=1, retry_delay=timedelta(0)))
+    assert run.states == {"load": "success"}
+    assert len(rows(crm)) == 3
+    (request,) = runs.site.requests_of(run.run_id)
+    assert request.state is State.COMPLETED
+    assert request.outcome is not None
+    assert request.outcome.digest == request.evidence.datasets[0].sha256
+    assert request.outcome.detail == "found complete by a later try"
+    assert run.xcom("load")["rows"] == 3
+
+
+def test_somebody_must_look_where_the_markers_cannot_be_read(
+    runs: Runs, staged: Path, crm: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_markers(operator: ApprovedSqlWriteOperator, *args: Any) -> Any:
+        facts = act(operator, *args)
+        crm.executescript("DROP TABLE approvals_write; CREATE TABLE approvals_write (x)")
+        return facts
+
+    act = ApprovedSqlWriteOperator.act
+    monkeypatch.setattr(ApprovedSqlWriteOperator, "act", without_markers)
+    lose_the_first_report(monkeypatch)
+    run = runs.test(write_dag("lost_markers", staged, retries=1, retry_delay=timedelta(0)))
+    assert run.states == {"load": "failed"}
     assert len(rows(crm)) == 3
     (request,) = runs.site.requests_of(run.run_id)
     assert request.state is State.FAILED
     assert request.outcome is not None
-    assert "look there" in request.outcome.detail
+    assert "look into both tables" in request.outcome.detail
+
+
+ENDS: dict[str, tuple[bool, dict[str, str], list[State], int]] = {
+    "the rows are in": (True, {"load": "success"}, [State.COMPLETED], 3),
+    "nothing is in": (False, {"load": "failed"}, [State.FAILED], 0),
+}
+
+
+@pytest.mark.parametrize(("committed", "states", "requests", "count"), ENDS.values(), ids=ENDS.keys())
+def test_a_commit_without_an_answer_is_looked_up_before_anything_is_reported(
+    runs: Runs,
+    staged: Path,
+    crm: sqlite3.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    committed: bool,
+    states: dict[str, str],
+    requests: list[State],
+    count: int,
+) -> None:
+    def unanswered(*args: Any, **kwargs: Any) -> Any:
+        if committed:
+            write_table(*args, **kwargs)
+        raise LostWriteError("the connection broke")
+
+    monkeypatch.setattr("airflow_approvals.staging.sql.write_table", unanswered)
+    run = runs.test(write_dag(f"unanswered_{committed}", staged))
+    assert run.states == states
+    assert [request.state for request in runs.site.requests_of(run.run_id)] == requests
+    assert len(rows(crm)) == count
 
 
 def test_arguments_are_checked_when_the_dag_is_parsed(staged: Path) -> None:
