@@ -263,7 +263,7 @@ def test_a_leaf_with_a_rule_of_its_own_is_masked_or_left_whatever_is_found() -> 
 
 
 def test_a_column_without_a_rule_or_a_rule_without_a_column_is_refused() -> None:
-    with pytest.raises(SchemaMismatchError, match=r"without a masking rule: \['new'\]"):
+    with pytest.raises(SchemaMismatchError, match=r"without a masking rule: numbers \[9\]"):
         masked_schema(batch().append_column("new", pa.array([1, 2, 3])).schema, customer_rules())
     with pytest.raises(SchemaMismatchError, match=r"without a column: \['secret'\]"):
         masked_schema(batch().drop_columns("secret").schema, customer_rules())

@@ -113,11 +113,13 @@ class MaskingRules:
     def check_columns(self, names: list[str]) -> None:
         """Raise `SchemaMismatchError` unless every column has a rule, and every rule a column."""
         ruled = set(self.by_column)
-        missing, unknown = sorted(set(names) - ruled), sorted(ruled - set(names))
+        # By number: in a file without a header, or an object with ids for keys, names are values.
+        missing = [number for number, name in enumerate(names, start=1) if name not in ruled]
+        unknown = sorted(ruled - set(names))
         if len(set(names)) != len(names):
             raise SchemaMismatchError("two columns have the same name; no rule tells them apart")
         if missing or unknown:
             raise SchemaMismatchError(
-                f"columns without a masking rule: {missing}; rules without a column: {unknown}; "
+                f"columns without a masking rule: numbers {missing}; rules without a column: {unknown}; "
                 "expected one rule for every column; plan again, or stage what was planned"
             )

@@ -1,0 +1,78 @@
+"""Datasets as columns of Python values, some rows at a time, whatever their format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from airflow_approvals.core.errors import SchemaMismatchError, SourceChangedError
+from airflow_approvals.core.model import FileDigest
+from airflow_approvals.pii.masking.rules import MaskingRules
+from airflow_approvals.staging.formats import Layout, find_layout, open_reader
+from airflow_approvals.staging.locations import Listing, Location, Part
+from airflow_approvals.staging.snapshot import dataset_digest
+
+Rows = list[dict[str, Any]]
+
+
+class DatasetReader:
+    """A dataset that is read several times, and must be the same bytes each time."""
+
+    def __init__(self, location: Location, format: str | None = None) -> None:
+        self.location = location
+        self.listing: Listing = location.list_parts()
+        self.layout: Layout = find_layout(self.listing, format)
+        self._digests: dict[str, FileDigest] = {}
+
+    @property
+    def sha256(self) -> str:
+        """The dataset's digest, once it was read to its end."""
+        return dataset_digest(list(self._digests.values()), is_folder=self.listing.is_folder)
+
+    def batches(self) -> Iterator[Any]:
+        """Yield the batches of all parts: `pyarrow.RecordBatch`, or lists of objects for JSON Lines."""
+        for part in self.listing.parts:
+            yield from self.batches_of(part)
+
+    def batches_of(self, part: Part) -> Iterator[Any]:
+        """Yield the batches of one part; raise `SourceChangedError` if it is not what it was before."""
+        with self.location.open_part(part) as source:
+            reader = open_reader(source, part, self.layout)
+            for batch in reader:
+                yield batch.to_pylist() if self.layout.format == "jsonl" else batch
+            found = FileDigest(name=part.name, sha256=reader.sha256, size=reader.size)
+        if self._digests.setdefault(part.name, found) != found:
+            raise SourceChangedError(
+                f"{part.name}: changed between two readings; stage it completely before it is masked"
+            )
+
+
+def columns_of(batch: Any, rules: MaskingRules | None) -> dict[str, list[Any]]:
+    """Return a batch as columns.
+
+    Objects of JSON Lines may lack keys: with `rules`, there is a column for each of them, null where a key
+    is missing; keys without a rule come behind them.
+    """
+    if not isinstance(batch, list):
+        return {name: batch.column(name).to_pylist() for name in batch.schema.names}
+    names = dict.fromkeys(rules.by_column if rules else ())
+    for row in batch:
+        names.update(dict.fromkeys(row))
+    return {name: [row.get(name) for row in batch] for name in names}
+
+
+def check_keys(rows: Iterable[dict[str, Any]], rules: MaskingRules) -> None:
+    """Raise `SchemaMismatchError` where an object has a key that no rule is for; keys can be values."""
+    ruled = set(rules.by_column)
+    unknown = {key for row in rows for key in row if key not in ruled}
+    if unknown:
+        raise SchemaMismatchError(
+            f"{len(unknown)} keys of the objects have no masking rule; expected only {sorted(ruled)}"
+        )
+
+
+def rows_of(columns: dict[str, Sequence[Any]], like: Rows) -> Rows:
+    """Return objects with the keys that each had before, dropped columns left out."""
+    return [
+        {name: columns[name][number] for name in row if name in columns} for number, row in enumerate(like)
+    ]

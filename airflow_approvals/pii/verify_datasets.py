@@ -1,0 +1,124 @@
+"""Two staged datasets held against each other: the masked one, and the one that it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from airflow_approvals.pii.masking.arrow import masked_schema
+from airflow_approvals.pii.masking.datasets import collect_values
+from airflow_approvals.pii.masking.keys import KeyRing
+from airflow_approvals.pii.masking.known_values import ValueIndex
+from airflow_approvals.pii.masking.reading import DatasetReader, columns_of
+from airflow_approvals.pii.masking.rules import MaskingRules, Treatment
+from airflow_approvals.pii.masking.tables import TableMasker
+from airflow_approvals.pii.masking.texts import Finder
+from airflow_approvals.pii.verify import Verifier
+from airflow_approvals.pii.verify_report import VerifyReport
+from airflow_approvals.staging.locations import locate
+
+Columns = dict[str, list[Any]]
+
+
+def verify_masked(
+    source_uri: str,
+    masked_uri: str,
+    rules: MaskingRules,
+    finder: Finder,
+    *,
+    keys: KeyRing | None = None,
+    known: ValueIndex | None = None,
+    source_conn_id: str | None = None,
+    masked_conn_id: str | None = None,
+    format: str | None = None,  # the word that users know
+) -> VerifyReport:
+    """Return whether masking holds, both datasets read batch by batch.
+
+    `known` is what was found in the source; without it the source is scanned. With the `keys`, cells are
+    computed again. Raises a `DatasetError` where either cannot be read; all else that is wrong is reported.
+    """
+    source = DatasetReader(locate(source_uri, source_conn_id), format)
+    masked = DatasetReader(locate(masked_uri, masked_conn_id), format)
+    if known is None:
+        known = collect_values(source, rules, finder)
+    masker = TableMasker(rules, keys, finder) if keys is not None else None
+    verifier = Verifier(rules, known, finder, masker=masker)
+    if source.layout != masked.layout:
+        verifier.break_promise("the output is in another format than the input")
+    before, after = _Cursor(source, rules, is_source=True), _Cursor(masked, rules, is_source=False)
+    while before.rows and after.rows:
+        rows = min(before.rows, after.rows)
+        verifier.check_batch(before.take(rows), after.take(rows))
+    left, more = before.count_rest(), after.count_rest()
+    if left or more:
+        verifier.break_promise(f"the output lacks {left} rows of the input, and has {more} of its own")
+    for sentence in _schema_faults(before.schema, after.schema, rules):
+        verifier.break_promise(sentence)
+    return verifier.report()
+
+
+class _Cursor:
+    """A dataset's rows, taken in any number up to the end of the present batch."""
+
+    def __init__(self, reader: DatasetReader, rules: MaskingRules, *, is_source: bool) -> None:
+        self.schema: Any = None  # pyarrow.Schema; None for JSON Lines
+        self._rules = rules
+        self._is_source = is_source
+        self._batches: Iterator[Any] = reader.batches()
+        self._columns: Columns = {}
+        self._start = 0
+        self.rows = 0  # left in the present batch
+        self._next()
+
+    def take(self, rows: int) -> Columns:
+        """Return the next rows."""
+        end = self._start + rows
+        taken = {name: values[self._start : end] for name, values in self._columns.items()}
+        self._start, self.rows = end, self.rows - rows
+        if not self.rows:
+            self._next()
+        return taken
+
+    def count_rest(self) -> int:
+        """Return how many rows were not taken, and read to the end."""
+        count = 0
+        while self.rows:
+            count += self.rows
+            self._next()
+        return count
+
+    def _next(self) -> None:
+        batch = next(self._batches, None)
+        if batch is None:
+            self._columns, self._start, self.rows = {}, 0, 0
+            return
+        if not isinstance(batch, list):
+            self.schema = batch.schema if self.schema is None else self.schema
+        columns = columns_of(batch, self._rules)
+        if not self._is_source and isinstance(batch, list):
+            columns = self._without_dropped(columns)
+        self._columns, self._start = columns, 0
+        self.rows = len(batch)
+
+    def _without_dropped(self, columns: Columns) -> Columns:
+        """Leave out dropped columns, unless an object has one after all."""
+        rules = self._rules.by_column
+        return {
+            name: values
+            for name, values in columns.items()
+            if name not in rules
+            or rules[name].treatment is not Treatment.DROP
+            or any(value is not None for value in values)
+        }
+
+
+def _schema_faults(source: Any, masked: Any, rules: MaskingRules) -> Iterator[str]:
+    if source is None or masked is None:
+        return
+    wanted = masked_schema(source, rules)
+    if wanted.names != masked.names:
+        yield "the columns of the output are not those that the rules keep, in their order"
+        return
+    for field, found in zip(wanted, masked, strict=True):
+        if field.type != found.type:
+            yield f"column {field.name!r} is {found.type} in the output, and the rules make it {field.type}"
