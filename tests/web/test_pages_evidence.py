@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_approvals.core.model import ApprovalRequest, Evidence
+from airflow_approvals.pii.verify_report import Found, Leak, VerifyReport
 from airflow_approvals.web.pages.changes import changes_of, find_prior
 from airflow_approvals.web.pages.pii import chart_of
 from tests.browser.gallery import COLUMNS, Gallery, approve, ask, hang, pii_report
@@ -101,15 +103,15 @@ def test_what_was_not_scanned_has_no_chart(pii: dict[str, Any] | None) -> None:
     assert chart_of(pii) is None
 
 
-WORDS = {
+WORDS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "verified": (lambda report: None, "Masking verified"),
-    "not verified": (
-        lambda report: report.update(verified=False),
-        "does not say that the masking was verified",
-    ),
-    "something left": (lambda report: report.update(residual=3), "3 cells left"),
-    "not masked": (lambda report: report.pop("after"), "Not masked"),
-    "not scanned": (lambda report: report.clear(), "Not scanned."),
+    "not said": (lambda report: report.pop("verified"), "does not say that the masking"),
+    "failed": (lambda report: report.update(verified=False), "Not verified"),
+    "not scanned before": (lambda report: report.update(scanned=False), "does not say that the masking"),
+    "something left": (lambda report: report.update(residual=3), "3 findings left"),
+    "a promise broken": (lambda report: report.update(broken=["rows differ"]), "Masking broken"),
+    "not masked": (lambda report: (report.pop("after"), report.pop("verified")), "Not masked"),
+    "nothing": (lambda report: report.clear(), "Not scanned."),
 }
 
 
@@ -122,5 +124,27 @@ def test_the_page_says_what_the_scans_prove_and_no_more(tmp_path: Path, change: 
     with serving(mounted(gallery.site.app), gallery.site.port), Browser(gallery.site, "alice") as alice:
         text = alice.open(f"/requests/{request.id}").text
     gallery.site.store.close()
-    said = [each for _, each in WORDS.values() if each in text]
-    assert said == [words]
+    assert {each for _, each in WORDS.values() if each in text} == {words}
+
+
+def test_a_verification_without_its_scans_is_told_without_a_chart() -> None:
+    leak = Leak(column="email", entity_type="EMAIL_ADDRESS", found=Found.SURVIVES, count=2, rows=(0, 4))
+    clean = VerifyReport(
+        scanned=True,
+        verified=True,
+        residual=0,
+        entities={},
+        columns=(),
+        leaks=(),
+        broken=(),
+        rows=10,
+        values_searched=9,
+        values_too_short=0,
+    )
+    chart = chart_of(clean.to_evidence())
+    assert chart is not None
+    assert (chart.verified, chart.residual, chart.has_before, chart.has_after) == (True, 0, False, False)
+    leaking = replace(clean, verified=False, residual=2, columns=("email",), leaks=(leak,))
+    chart = chart_of(leaking.to_evidence())
+    assert chart is not None
+    assert (chart.verified, chart.leaks[0].column, chart.leaks[0].count) == (False, "email", 2)

@@ -1,12 +1,15 @@
 """The PII reports of a request as one table: each column before masking and after.
 
+`before` and `after` are scan reports; beside them stand the words of the verification (`scanned`, `verified`,
+`residual`, `leaks`, `broken`). A scan report alone is what was found in data that leaves as it is.
+
 Reports come from workers and may hold anything: what has not the promised shape is left out, never shown
 wrongly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,15 +45,27 @@ class PiiColumn:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LeakLine:
+    """What the verification found left in one column."""
+
+    column: str
+    entity_type: str
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class PiiChart:
-    """What the scans say together."""
+    """What the scans and the verification say together."""
 
     columns: tuple[PiiColumn, ...]  # those with findings
     clean: int  # columns without any
     has_before: bool
     has_after: bool
+    is_checked: bool  # there is a verification, whatever came of it
     verified: bool
     residual: int | None
+    leaks: tuple[LeakLine, ...]
+    broken: tuple[str, ...]  # promises of the masking that do not hold
 
     @property
     def entities(self) -> tuple[str, ...]:
@@ -75,7 +90,9 @@ def chart_of(pii: Mapping[str, Any] | None) -> PiiChart | None:
     flat = _measures(pii)
     before = _measures(pii.get("before")) if flat is None else flat
     after = _measures(pii.get("after"))
-    if before is None and after is None:
+    # As policies see it: a verification without a scan to hold against is none.
+    is_checked = pii.get("scanned") is True and isinstance(pii.get("verified"), bool)
+    if before is None and after is None and not is_checked:
         return None
     names = list(dict.fromkeys([*(before or {}), *(after or {})]))
     columns = tuple(
@@ -89,15 +106,18 @@ def chart_of(pii: Mapping[str, Any] | None) -> PiiChart | None:
         clean=len(columns) - len(found),
         has_before=before is not None,
         has_after=after is not None,
-        verified=pii.get("verified") is True,
+        is_checked=is_checked,
+        verified=is_checked and pii["verified"],
         residual=_whole(pii.get("residual")),
+        leaks=tuple(_leaks(pii.get("leaks"))),
+        broken=tuple(each for each in _list(pii.get("broken")) if isinstance(each, str)),
     )
 
 
 def entity_counts(pii: Mapping[str, Any] | None) -> dict[str, int] | None:
     """Return the cells per entity type in what would leave: after masking if scanned, else before."""
     chart = chart_of(pii)
-    if chart is None:
+    if chart is None or not (chart.has_before or chart.has_after):
         return None
     counts: dict[str, int] = {}
     for column in chart.columns:
@@ -111,16 +131,15 @@ def _measures(report: object) -> dict[str, Measure] | None:
     if not isinstance(report, Mapping) or not isinstance(report.get("columns"), list):
         return None
     columns = [column for column in report["columns"][:MAX_COLUMNS] if isinstance(column, Mapping)]
-    if report["columns"] and not columns:
+    if not columns:
         return None  # a list of names, which measures nothing
     return {column["column"]: _measure(column) for column in columns if isinstance(column.get("column"), str)}
 
 
 def _measure(column: Mapping[str, Any]) -> Measure:
-    found = column.get("entities")
     entities = [
         (entity["entity_type"], _whole(entity.get("cells")) or 0)
-        for entity in (found if isinstance(found, list) else [])
+        for entity in _list(column.get("entities"))
         if isinstance(entity, Mapping) and isinstance(entity.get("entity_type"), str)
     ]
     cells = _whole(column.get("cells_with_findings"))
@@ -129,6 +148,17 @@ def _measure(column: Mapping[str, Any]) -> Measure:
         scanned=_whole(column.get("scanned")) or 0,
         entities=tuple(sorted(entities, key=lambda each: (-each[1], each[0]))),
     )
+
+
+def _leaks(found: object) -> Iterator[LeakLine]:
+    for leak in _list(found)[:MAX_COLUMNS]:
+        match leak:
+            case {"column": str(column), "entity_type": str(entity_type), "count": int(count)}:
+                yield LeakLine(column=column, entity_type=entity_type, count=count)
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _whole(value: object) -> int | None:
