@@ -375,7 +375,11 @@ def test_what_cannot_be_gated_is_refused_when_the_dag_is_parsed(make: Any) -> No
         make()
 
 
-@pytest.mark.parametrize("value", [object(), {1: "a"}, [{"deep": object()}], "\ud800"], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [object(), {1: "a"}, [{"deep": object()}], "\ud800"],
+    ids=["object", "number as key", "deep", "surrogate"],
+)
 def test_an_argument_without_a_digest_is_named(value: Any) -> None:
     with pytest.raises(InvalidRequestError, match="argument what"):
         digest_of_value(value, "what")
