@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,7 @@ from datetime import timedelta
 from pathlib import Path
 from airflow.sdk import DAG
 from airflow_approvals.operators.export import ApprovedExportOperator
+from airflow_approvals.operators.sql import ApprovedSqlWriteOperator
 
 FOLDER = Path({folder!r})
 
@@ -47,6 +51,27 @@ class KilledOnce(ApprovedExportOperator):
         if context["ti"].try_number == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return facts
+
+
+class KilledAfterCommit(ApprovedSqlWriteOperator):
+    """Writes rows, and is killed before anybody knows; the second try is not."""
+
+    def act(self, context, used):
+        facts = super().act(context, used)
+        if context["ti"].try_number == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return facts
+
+
+class KilledBeforeCommit(ApprovedSqlWriteOperator):
+    """Is killed when all its rows are in place, and nothing is committed; the second try is not."""
+
+    def act(self, context, used):
+        from airflow_approvals.staging import sql
+
+        if context["ti"].try_number == 1:
+            sql._check_rows = lambda *counts: os.kill(os.getpid(), signal.SIGKILL)
+        return super().act(context, used)
 
 
 with DAG("waiting"):
@@ -63,6 +88,16 @@ with DAG("killed"):
         retries=2,
         retry_delay=timedelta(seconds=1),
     )
+for killed in (KilledAfterCommit, KilledBeforeCommit):
+    with DAG(killed.__name__):
+        killed(
+            task_id="publish",
+            source=str(FOLDER / "customers.csv"),
+            conn_id="crm",
+            table="customers",
+            retries=2,
+            retry_delay=timedelta(seconds=1),
+        )
 '''
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
@@ -120,6 +155,22 @@ class Cluster:
     def wait_for_state(self, dag_id: str, run_id: str, state: str) -> None:
         self._until(f"{run_id} is {state}", lambda: self.state(dag_id, run_id) == state)
 
+    def wait_for_request(self, run_id: str, count: int) -> ApprovalRequest:
+        """Return the latest of the run's requests, once it waits and there are this many."""
+        self._until(f"{run_id} has asked", lambda: len(self.site.requests_of(run_id)) == count)
+        waiting = [each for each in self.site.requests_of(run_id) if each.state is State.PENDING]
+        assert len(waiting) == 1
+        return waiting[0]
+
+    @contextmanager
+    def customers(self) -> Iterator[sqlite3.Connection]:
+        """Open the database behind the connection `crm`, with an empty table of customers."""
+        connection = sqlite3.connect(self.site.home / "crm.db", isolation_level=None)
+        connection.execute("DROP TABLE IF EXISTS customers")
+        connection.execute("CREATE TABLE customers (id TEXT, city TEXT)")
+        yield connection
+        connection.close()
+
     def request_of(self, run_id: str) -> ApprovalRequest:
         """Return the one request of the run: nobody was asked twice."""
         (request,) = self.site.requests_of(run_id)
@@ -156,6 +207,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "2",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        "AIRFLOW_CONN_CRM": json.dumps({"conn_type": "sqlite", "host": str(home / "crm.db")}),
         "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
         "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
         "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
@@ -205,3 +257,29 @@ def test_a_worker_that_is_killed_after_its_write_has_written_once(cluster: Clust
     assert request.outcome is not None
     assert request.outcome.detail == "found complete by a later try"
     assert (cluster.outbox / "kill_worker.csv").exists()
+
+
+def test_a_worker_that_is_killed_after_commit_has_written_its_rows_once(cluster: Cluster) -> None:
+    with cluster.customers() as customers:
+        cluster.trigger("KilledAfterCommit", "after_commit")
+        approve(cluster.site, cluster.wait_for_request("after_commit", 1))
+        cluster.wait_for_state("KilledAfterCommit", "after_commit", "success")
+        assert customers.execute("SELECT count(*), count(DISTINCT id) FROM customers").fetchone() == (3, 3)
+    request = cluster.request_of("after_commit")
+    assert request.state is State.COMPLETED
+    assert request.outcome is not None
+    assert request.outcome.detail == "found complete by a later try"
+
+
+def test_a_worker_that_is_killed_before_commit_has_written_nothing_and_asks_anew(cluster: Cluster) -> None:
+    with cluster.customers() as customers:
+        cluster.trigger("KilledBeforeCommit", "before_commit")
+        approve(cluster.site, cluster.wait_for_request("before_commit", 1))
+        second = cluster.wait_for_request("before_commit", 2)
+        assert customers.execute("SELECT count(*) FROM customers").fetchone() == (0,)
+        approve(cluster.site, second)
+        cluster.wait_for_state("KilledBeforeCommit", "before_commit", "success")
+        assert customers.execute("SELECT count(*), count(DISTINCT id) FROM customers").fetchone() == (3, 3)
+    states = {each.id: each.state for each in cluster.site.requests_of("before_commit")}
+    assert states.pop(second.id) is State.COMPLETED
+    assert State.COMPLETED not in states.values()
