@@ -17,7 +17,8 @@ from demo.calls import Stage
 from demo.embedded import DemoError, EmbeddedAirflow
 from demo.places import CHECKOUT, prepare
 from demo.promises import Promises, attack_after_the_end, attack_while_running
-from demo.walk import console, walk
+from demo.screen import console
+from demo.walk import walk
 
 ROLES = {"engineer": "user", "alice": "viewer", "bob": "viewer"}
 OUTSIDER = {"mallory": "viewer"}
@@ -37,17 +38,25 @@ def main() -> int:
 def _by_hand() -> int:
     try:
         with _airflow(ROLES, attacks=False) as airflow:
-            walk(Stage(airflow))
-            console.print(f"\nAirflow stays at {airflow.url}; Ctrl-C ends it.")
-            while True:
-                airflow.check_alive()
-                time.sleep(1)
+            _walk_and_stay(airflow)
     except KeyboardInterrupt:
-        console.print("\neverything that was started has ended")
-        return 0
+        console.print()
     except (DemoError, ApprovalsError) as error:
         _print_error(error)
         return 1
+    console.print("everything that was started has ended")
+    return 0
+
+
+def _walk_and_stay(airflow: EmbeddedAirflow) -> None:
+    try:
+        walk(Stage(airflow))
+        console.print(f"\nAirflow stays at {airflow.url}/approvals/ until you press Ctrl-C.")
+        while True:
+            airflow.check_alive()
+            time.sleep(1)
+    except KeyboardInterrupt:
+        console.print("\nstopping Airflow ...")
 
 
 def _auto() -> int:
@@ -57,12 +66,12 @@ def _auto() -> int:
         with _airflow(ROLES | OUTSIDER, attacks=True) as airflow:
             stage = Stage(airflow)
             attack_while_running(stage, promises)
-        console.print("Airflow has been stopped; what follows needs files and public keys alone")
+        console.print("\nAirflow has been stopped; what follows needs files and public keys alone\n")
         attack_after_the_end(stage, promises)
     except (DemoError, ApprovalsError) as error:
         _print_error(error)
     except KeyboardInterrupt:
-        _print_error("stopped")
+        _print_error("stopped; everything that was started has ended")
     ok = all(promises.held.values())
     result: dict[str, Any] = {
         "ok": ok,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,8 +17,10 @@ import httpx
 from airflow_approvals.cli.session import log_in
 from airflow_approvals.client.api import ApprovalsClient
 from airflow_approvals.client.tokens import login_token
+from airflow_approvals.core.errors import ServiceUnavailableError
 from airflow_approvals.core.model import ApprovalRequest
 from demo.embedded import DemoError, EmbeddedAirflow
+from demo.screen import WIDTH
 
 Found = TypeVar("Found")
 
@@ -47,10 +50,7 @@ class Stage:
 
     def call(self, user: str, method: str, path: str, **options: Any) -> dict[str, Any]:
         """Call Airflow's REST API as `user`; raise `DemoError` for anything but a success."""
-        headers = {"Authorization": f"Bearer {self.token(user)}"}
-        answer = httpx.request(
-            method, f"{self.airflow.url}/api/v2{path}", headers=headers, timeout=30, **options
-        )
+        answer = self._send(user, method, path, **options)
         if not answer.is_success:
             raise DemoError(
                 f"{user}: {method} {path} was answered with {answer.status_code}: {answer.text[:300]}"
@@ -65,9 +65,17 @@ class Stage:
         self.call("engineer", "POST", f"/dags/{dag_id}/dagRuns", json=body)
 
     def _is_known(self, dag_id: str) -> bool:
-        headers = {"Authorization": f"Bearer {self.token('engineer')}"}
-        answer = httpx.get(f"{self.airflow.url}/api/v2/dags/{dag_id}", headers=headers, timeout=30)
-        return answer.status_code == 200
+        return self._send("engineer", "GET", f"/dags/{dag_id}").status_code == 200
+
+    def _send(self, user: str, method: str, path: str, **options: Any) -> httpx.Response:
+        url, headers = f"{self.airflow.url}/api/v2{path}", {"Authorization": f"Bearer {self.token(user)}"}
+        try:
+            answer = httpx.request(method, url, headers=headers, timeout=60, **options)
+        except httpx.TransportError as error:
+            raise ServiceUnavailableError(f"{method} {url}: {type(error).__name__}") from error
+        if answer.status_code >= 500:
+            raise ServiceUnavailableError(f"{method} {url}: answered {answer.status_code}")
+        return answer
 
     def task_state(self, dag_id: str, run_id: str, task_id: str) -> str | None:
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
@@ -92,7 +100,7 @@ class Stage:
         return self._tokens[user]
 
     def client(self, user: str) -> ApprovalsClient:
-        return ApprovalsClient(self.airflow.url, login_token(self.token(user)), patience=10)
+        return ApprovalsClient(self.airflow.url, login_token(self.token(user)), patience=60)
 
     def request_of(self, run_id: str, task_id: str = "export") -> ApprovalRequest | None:
         """Return the request that a task of the run has opened, if it has."""
@@ -102,7 +110,7 @@ class Stage:
 
     def command(self, *arguments: str, user: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run `airflow-approvals` as a person would."""
-        env = {**os.environ, "APPROVALS_URL": self.airflow.url, "COLUMNS": "110"}
+        env = {**os.environ, "APPROVALS_URL": self.airflow.url, "COLUMNS": str(WIDTH)}
         if user is not None:
             env |= {"APPROVALS_USERNAME": user, "APPROVALS_PASSWORD": self.passwords[user]}
         return subprocess.run(
@@ -114,14 +122,16 @@ class Stage:
             check=False,
         )
 
-    def wait_for(self, look: Callable[[], Found | None], what: str, *, seconds: float = 90) -> Found:
+    def wait_for(self, look: Callable[[], Found | None], what: str, *, seconds: float = 240) -> Found:
         """Return what `look` finds; raise `DemoError` when it finds nothing in time."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self.airflow.check_alive()
-            found = look()
-            if found:
-                return found
+            # A busy machine is no reason to give up before the time is over.
+            with suppress(ServiceUnavailableError):
+                found = look()
+                if found:
+                    return found
             time.sleep(0.3)
         raise DemoError(f"waited {seconds:.0f} s for {what}; see {self.places.logs}")
 
@@ -130,7 +140,7 @@ def verify_offline(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `airflow-approvals verify ...` without network, without Airflow, without its environment."""
     return subprocess.run(
         [sys.executable, "-c", _OFFLINE, "verify", *arguments],
-        env={"PATH": os.environ["PATH"], "COLUMNS": "110"},
+        env={"PATH": os.environ["PATH"], "COLUMNS": str(WIDTH)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -24,8 +24,9 @@ COMPONENTS: dict[str, tuple[str, ...]] = {
     "dag-processor": ("dag-processor",),
     "triggerer": ("triggerer", "--skip-serve-logs"),
 }
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 STOP_SECONDS = 10.0
+_INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class DemoError(Exception):
@@ -59,7 +60,15 @@ class EmbeddedAirflow:
         self.stop()
 
     def stop(self) -> None:
-        """End every child and what it started, politely first."""
+        """End every child and what it started, politely first; a second Ctrl-C does not cut it short."""
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in _INTERRUPTIONS}
+        try:
+            self._stop()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop(self) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
             for child in self._running.values():
                 _signal_group(child, number)

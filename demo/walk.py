@@ -6,36 +6,38 @@ import json
 import shlex
 from pathlib import Path
 
-from rich.console import Console
+from rich.text import Text
 
 from airflow_approvals.core.model import ApprovalRequest, State
 from demo.calls import Stage, verify_offline
 from demo.places import CHECKOUT
+from demo.screen import console, rule, show
 
 DAG_ID = "customer_export"
 RUN_ID = "demo"
 BATCH = "customers"
 WAIT_HOURS = 4
-
-console = Console(highlight=False, soft_wrap=True)
+COMMAND = ".venv/bin/airflow-approvals"
+APPROVED = (State.APPROVED, State.REDEEMED, State.COMPLETED, State.FAILED)
 
 
 def walk(stage: Stage) -> None:
     """Trigger the export, say how to answer, wait, and show the outcome with its proof."""
     stage.trigger(DAG_ID, RUN_ID, {"batch": BATCH})
     console.print(
-        f"engineer triggered [bold]{DAG_ID}[/]; it stages 5,000 customers and asks for approval ..."
+        f"engineer triggered [bold]{DAG_ID}[/]: it stages 5,000 customers and asks for approval ..."
     )
     request = stage.wait_for(lambda: stage.request_of(RUN_ID), "the request")
     _say_how_to_answer(stage, request)
     decided = stage.wait_for(lambda: _if_decided(stage), "somebody's answer", seconds=WAIT_HOURS * 3600)
-    console.print(f"\n[bold]{decided.state.value}[/]: {decided.decided_because}")
-    if decided.state in (State.APPROVED, State.REDEEMED, State.COMPLETED):
-        stage.wait_for(lambda: _if_finished(stage), "the export")
-        _show_proof(stage, decided.id)
+    console.print(Text(f"\n{decided.decided_because}", style="bold"))
+    console.print(f"the export {'goes on' if decided.state in APPROVED else 'ends'} within seconds ...")
+    state = stage.wait_for(lambda: _if_over(stage), "the export to end", seconds=180)
+    finished = stage.request_of(RUN_ID)
+    if finished is not None and finished.state is State.COMPLETED:
+        _show_proof(stage, finished.id)
     else:
-        left = ", ".join(path.name for path in stage.places.outbox.iterdir()) or "nothing"
-        console.print(f"in the outbox: {left}")
+        _show_nothing(stage, state, finished)
 
 
 def _if_decided(stage: Stage) -> ApprovalRequest | None:
@@ -43,24 +45,23 @@ def _if_decided(stage: Stage) -> ApprovalRequest | None:
     return request if request is not None and request.state is not State.PENDING else None
 
 
-def _if_finished(stage: Stage) -> bool:
-    request = stage.request_of(RUN_ID)
-    return request is not None and request.outcome is not None
+def _if_over(stage: Stage) -> str | None:
+    state = stage.task_state(DAG_ID, RUN_ID, "export")
+    return state if state in ("success", "failed", "skipped") else None
 
 
 def _say_how_to_answer(stage: Stage, request: ApprovalRequest) -> None:
-    console.rule("waiting for somebody other than engineer")
-    console.print(stage.command("show", request.id, user="alice").stdout)
-    command = Path(".venv/bin/airflow-approvals")
-    for verdict in ("approve", "deny"):
-        reason = " --reason 'not this month'" if verdict == "deny" else ""
-        console.print(
-            f"  APPROVALS_PASSWORD={shlex.quote(stage.passwords['alice'])} {command} {verdict}"
-            f" {request.id[:8]} --username alice --url {stage.airflow.url}{reason}"
-        )
-    console.print(
-        f"\nBob may answer too, engineer may only try. Airflow itself: {stage.airflow.url} "
-        f"(passwords: {stage.places.passwords.relative_to(CHECKOUT)})"
+    rule("waiting for somebody other than engineer")
+    show(stage.command("show", request.id, user="alice").stdout)
+    rule("your answer")
+    answer = f"{COMMAND} {{}} {request.id[:8]} -u alice --url {stage.airflow.url}"
+    show(
+        f"Log in as alice, password {stage.passwords['alice']}, in a browser:\n\n"
+        f"  {stage.airflow.url}/approvals/requests/{request.id}\n\n"
+        "or in a second terminal, in this folder (the password is asked for):\n\n"
+        f"  {answer.format('approve')}\n"
+        f"  {answer.format('deny')} -r 'not now'\n\n"
+        f"Who asked can only try: engineer, password {stage.passwords['engineer']}."
     )
 
 
@@ -83,15 +84,20 @@ def fetch_ledger(stage: Stage) -> Path:
 
 def _show_proof(stage: Stage, request_id: str) -> None:
     fetch_evidence(stage, request_id, BATCH)
-    ledger = fetch_ledger(stage)
+    ledger = fetch_ledger(stage).relative_to(CHECKOUT)
     evidence = stage.places.evidence.relative_to(CHECKOUT)
     published = stage.places.published(BATCH).relative_to(CHECKOUT)
     receipt, keys = evidence / f"{BATCH}.receipt.json", evidence / "keys.json"
-    console.rule("published, and proven without Airflow, database or network")
-    for arguments in (
-        (str(receipt), "--file", str(published), "--key", str(keys)),
-        (str(ledger.relative_to(CHECKOUT)), "--key", str(keys)),
-    ):
-        console.print(f"[dim]$ .venv/bin/airflow-approvals verify {shlex.join(arguments)}[/]")
-        verified = verify_offline(*arguments)
-        console.print(verified.stdout or verified.stderr)
+    rule("published")
+    show(f"{published}, {stage.places.published(BATCH).stat().st_size:,} bytes")
+    rule("proven without Airflow, database or network")
+    for what in ((str(receipt), "--file", str(published)), (str(ledger),)):
+        show(f"\n$ {COMMAND} verify {shlex.join(what)} \\\n    --key {keys}", style="dim")
+        verified = verify_offline(*what, "--key", str(keys))
+        show(verified.stdout or verified.stderr)
+
+
+def _show_nothing(stage: Stage, state: str, request: ApprovalRequest | None) -> None:
+    rule("not published")
+    left = ", ".join(path.name for path in stage.places.outbox.iterdir()) or "nothing"
+    show(f"request  {request.state if request else 'gone'}\ntask     {state}\noutbox   {left}")
