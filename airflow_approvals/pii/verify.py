@@ -16,7 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_approvals.core.errors import InvalidRequestError
 from airflow_approvals.pii.cells import Gate, text_of
@@ -42,6 +42,13 @@ from airflow_approvals.pii.verify_report import ROWS_NAMED, Found, Leak, VerifyR
 
 ANY = "*"  # in `leave_entities`: whatever is found may stay
 _COARSE = re.compile(r"\d{4}(?:-\d{2})?|\d+-\d+|90\+")
+
+
+class _Cleared(NamedTuple):
+    """Texts within one cell that need no search, or none for dates."""
+
+    proven: set[str]  # computed again, and the same
+    left: set[str]  # left alone by a rule, and as they were
 
 
 class Verifier:
@@ -88,7 +95,7 @@ class Verifier:
         """Note a promise about the whole that does not hold; column names and counts only."""
         self._broken[sentence] = None
 
-    def report(self, *, rules_digest: str = "") -> VerifyReport:
+    def report(self) -> VerifyReport:
         """Return what was found so far."""
         for column, joins in self._joins.items():
             if not joins.hold():
@@ -112,7 +119,7 @@ class Verifier:
             rows=self._rows,
             values_searched=len(self._known),
             values_too_short=self._known.short_values,
-            rules_digest=rules_digest,
+            rules_digest=self._rules.digest,
         )
 
     def _check_column(
@@ -132,8 +139,8 @@ class Verifier:
             if self._masker is None:
                 self._rescan(rule, source, masked)
         else:
-            proven = self._check_leaves(rule, source, masked, subjects)
-            self._search_column(rule.column, masked, [True] * len(masked), rule, proven=proven)
+            cleared = self._check_leaves(rule, source, masked, subjects)
+            self._search_column(rule.column, masked, [True] * len(masked), rule, cleared=cleared)
             self._rescan(rule, source, masked)
 
     def _check_nulls(self, rule: ColumnRule, source: Sequence[Any], masked: Sequence[Any]) -> None:
@@ -164,22 +171,29 @@ class Verifier:
 
     def _check_leaves(
         self, rule: ColumnRule, source: Sequence[Any], masked: Sequence[Any], subjects: Sequence[str]
-    ) -> list[set[str]]:
-        """Return for each cell the texts of leaves that are proven to be what their own rule makes."""
-        proven: list[set[str]] = [set() for _ in masked]
-        types = {leaf.path: leaf.entity_type for leaf in rule.leaves if leaf.operator}
-        if not types:
-            return proven
+    ) -> list[_Cleared]:
+        """Return for each cell the texts of leaves that are what their own rule makes of them."""
+        cleared = [_Cleared(set(), set()) for _ in masked]
+        rules = {leaf.path: leaf for leaf in rule.leaves}
+        if not rules:
+            return cleared
         for row, (before, after) in enumerate(zip(source, masked, strict=True)):
             one, other = _leaves(before, rule), _leaves(after, rule)
             if [leaf.path for leaf in one] != [leaf.path for leaf in other]:
                 self._note(rule.column, "UNKNOWN", Found.ALTERED, row)
                 continue
             for leaf, made in zip(one, other, strict=True):
-                if leaf.is_key or leaf.path not in types or not is_value(leaf.value):
+                own = rules.get(leaf.path)
+                if leaf.is_key or own is None or not is_value(leaf.value):
                     continue
-                self._check_leaf(rule, types[leaf.path], (leaf, made), row, subjects[row], proven[row])
-        return proven
+                if own.operator is not None:
+                    entity = own.entity_type
+                    self._check_leaf(rule, entity, (leaf, made), row, subjects[row], cleared[row].proven)
+                elif _same(leaf.value, made.value):
+                    cleared[row].left.add(text_of_cell(made.value) or "")
+                else:
+                    self._note(rule.column, "UNKNOWN", Found.ALTERED, row)
+        return cleared
 
     def _check_leaf(
         self,
@@ -210,37 +224,43 @@ class Verifier:
         rule: ColumnRule | None = None,
         *,
         untouched: bool = False,
-        proven: Sequence[set[str]] | None = None,
+        cleared: Sequence[_Cleared] | None = None,
     ) -> None:
         """Search every cell that is suspect; of untouched columns the others too, but for dates.
 
-        Dates are few: that one stands in a column that is left alone says nothing about a person.
+        Dates are few: that one stands in what is left alone says nothing about a person.
         """
         may_stay = rule.leave_entities if rule else ()
         for row, value in enumerate(masked):
             if not is_value(value) or not (suspect[row] or untouched):
                 continue
-            for entity in self._entities_in(value, proven[row] if proven else set()).difference(may_stay):
+            found = self._entities_in(value, cleared[row] if cleared else _Cleared(set(), set()))
+            for entity in found.difference(may_stay):
                 if suspect[row] or entity != "DATE_TIME":
                     self._note(column, entity, Found.SURVIVES, row)
 
-    def _entities_in(self, value: Any, proven: set[str]) -> set[str]:
+    def _entities_in(self, value: Any, cleared: _Cleared) -> set[str]:
         if isinstance(value, date):
             return set(self._known.find_whole(str(value)))
         found: set[str] = set()
         for text in _texts(value):
-            if text in proven:
-                continue
-            start = 0
-            # Between what operators left behind; a value cannot reach across it.
-            for shape in self._shapes.finditer(text):
-                found.update(self._known.find_in_text(text[start : shape.start()]))
-                start = shape.end()
-            found.update(self._known.find_in_text(text[start:]))
+            if text in cleared.left:
+                found |= self._entities_of(text) - {"DATE_TIME"}
+            elif text not in cleared.proven:
+                found |= self._entities_of(text)
         return found
 
-    # --- the second scan
-    # -------------------------------------------------------------------------------------
+    def _entities_of(self, text: str) -> set[str]:
+        """Search between what operators left behind: a value cannot reach across it."""
+        found: set[str] = set()
+        start = 0
+        for shape in self._shapes.finditer(text):
+            found.update(self._known.find_in_text(text[start : shape.start()]))
+            start = shape.end()
+        found.update(self._known.find_in_text(text[start:]))
+        return found
+
+    # --- the second scan ---------------------------------------------------------------------------------
 
     def _rescan(self, rule: ColumnRule, source: Sequence[Any], masked: Sequence[Any]) -> None:
         if ANY in rule.leave_entities:

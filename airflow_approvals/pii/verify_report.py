@@ -46,7 +46,7 @@ class VerifyReport:
     rows: int
     values_searched: int  # distinct values that were looked for
     values_too_short: int  # findings of fewer than five letters and digits, which cannot be looked for
-    rules_digest: str = ""
+    rules_digest: str
 
     def check(self) -> None:
         """Raise `VerificationError` naming columns, types and rows unless masking holds."""

@@ -26,11 +26,12 @@ from airflow_approvals.pii.masking.operators import (
     compile_operator,
     own_shapes,
 )
-from tests.pii.mask_samples import KEYS, OTHER_KEYS
+from tests.pii.mask_samples import KEYS, OTHER_KEYS, relaxed
 
 KEY = b"f" * 32
 texts = st.text(min_size=1, max_size=60)
 keyed: list[Operator] = [
+    Hash(domain="customers"),
     Pseudonym(domain="customers"),
     Encrypt(domain="customers"),
     Fake(domain="customers", entity_type="EMAIL_ADDRESS"),
@@ -69,6 +70,7 @@ def test_operators_that_need_no_key(operator: Operator, text: str, expected: str
 
 
 @pytest.mark.parametrize("operator", keyed, ids=lambda operator: operator.op)
+@relaxed
 @given(text=texts)
 def test_keyed_operators_are_deterministic_and_depend_on_the_key(operator: Operator, text: str) -> None:
     once = apply(operator, text)
@@ -93,6 +95,7 @@ def test_the_same_value_does_not_join_across_domains() -> None:
     assert apply(Pseudonym(domain="customers"), "Ada") != apply(Pseudonym(domain="others"), "Ada")
 
 
+@relaxed
 @given(text=st.text(alphabet=st.characters(codec=None), max_size=200))
 def test_decrypt_undoes_encrypt(text: str) -> None:
     assert decrypt(encrypt(text, KEYS, "customers"), KEYS, "customers") == text
@@ -128,6 +131,7 @@ def test_a_token_opens_under_its_own_key_and_domain_alone(keys: KeyRing, domain:
         decrypt(encrypt("Ada", KEYS, "customers"), keys, domain)
 
 
+@relaxed
 @given(days=st.integers(0, 20_000), apart=st.integers(0, 500), subject=texts)
 def test_dates_of_a_subject_keep_their_intervals_and_never_stay(days: int, apart: int, subject: str) -> None:
     operator = ShiftDate(domain="customers", most_days=30)
@@ -146,6 +150,7 @@ def test_a_shifted_date_keeps_its_form_and_its_time_of_day() -> None:
     assert apply(operator, "last Tuesday", "DATE_TIME", "7") == "<DATE_TIME>"
 
 
+@relaxed
 @given(
     digits=st.text(alphabet="0123456789", min_size=13, max_size=19), key=st.binary(min_size=32, max_size=32)
 )
@@ -161,6 +166,7 @@ def test_fake_cards_pass_luhn_and_keep_their_shape(digits: str, key: bytes) -> N
 @pytest.mark.parametrize(
     "iban", ["DE89 3704 0044 0532 0130 00", "GB29NWBK60161331926819", "FR1420041010050500013M02606"]
 )
+@relaxed
 @given(key=st.binary(min_size=32, max_size=32))
 def test_fake_ibans_have_a_right_checksum_and_the_same_country(iban: str, key: bytes) -> None:
     assert is_iban(iban)
@@ -170,6 +176,7 @@ def test_fake_ibans_have_a_right_checksum_and_the_same_country(iban: str, key: b
 
 
 @pytest.mark.parametrize("phone", ["(212) 555-0187", "+49 89 1234567", "+44 20 7946 0958", "202-456-1111x12"])
+@relaxed
 @given(key=st.binary(min_size=32, max_size=32))
 def test_fake_phone_numbers_are_as_valid_as_what_they_replace(phone: str, key: bytes) -> None:
     made = fake(phone, "PHONE_NUMBER", key)
@@ -188,11 +195,13 @@ def test_of_a_phone_number_with_an_extension_no_more_is_kept_than_of_one_without
     assert fake("(444)916-3033x07036", "PHONE_NUMBER", KEY)[5:13] != "916-3033"
 
 
+@relaxed
 @given(text=texts, key=st.binary(min_size=32, max_size=32))
 def test_fake_addresses_are_in_domains_that_nobody_can_own(text: str, key: bytes) -> None:
     assert EMAIL.fullmatch(fake(text, "EMAIL_ADDRESS", key))
 
 
+@relaxed
 @given(text=texts, entity=st.sampled_from(["PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "US_SSN"]))
 def test_a_fake_is_made_of_whatever_it_is_given_and_is_never_the_value(text: str, entity: str) -> None:
     made = fake(text, entity, KEY)
@@ -200,10 +209,11 @@ def test_a_fake_is_made_of_whatever_it_is_given_and_is_never_the_value(text: str
     assert made != text or not any(sign.isalnum() for sign in text)
 
 
+@relaxed
 @given(text=texts)
 def test_what_operators_leave_behind_is_told_by_its_shape(text: str) -> None:
     shapes = own_shapes(frozenset({"PERSON"}))
-    salted = Hash(salt=b"s" * 16)
+    salted = Hash(domain="customers")
     for operator in (Replace(), Pseudonym(domain="customers"), Encrypt(domain="customers"), salted):
         assert shapes.fullmatch(apply(operator, text))
     assert not shapes.search("<JOHN> JOHN_0123 <person>")
@@ -219,7 +229,6 @@ def test_a_missing_or_short_key_is_refused_before_any_row() -> None:
 @pytest.mark.parametrize(
     "operator",
     [
-        Hash(salt=b"short"),
         Mask(sign="x"),
         Mask(keep_last=-1),
         Generalise(to="prefix", keep_first=0),
@@ -231,8 +240,8 @@ def test_an_operator_that_cannot_hold_its_promise_is_refused(operator: Operator)
         compile_operator(operator, KEYS)
 
 
-def test_keys_and_salts_are_never_shown(caplog: pytest.LogCaptureFixture) -> None:
+def test_keys_are_never_shown(caplog: pytest.LogCaptureFixture) -> None:
     keys = KeyRing(domains={"customers": b"canary-7f3a" * 3})
-    logging.getLogger("tests").warning("%s %r %s", keys, keys, Hash(salt=b"canary-7f3a-salt"))
+    logging.getLogger("tests").warning("%s %r", keys, keys)
     assert "canary" not in caplog.text
     assert pickle.loads(pickle.dumps(keys)).domains == keys.domains  # noqa: S301  # worker processes get them

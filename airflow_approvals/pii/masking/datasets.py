@@ -41,6 +41,7 @@ class MaskReport:
     source_sha256: str
     sha256: str
     values: int  # distinct values that were found
+    rules_digest: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +91,7 @@ def mask_dataset(
         source_sha256=reader.sha256,
         sha256=made.sha256,
         values=len(known),
+        rules_digest=rules.digest,
     )
     return MaskedDataset(snapshot=made, report=report, known=known)
 
@@ -97,7 +99,7 @@ def mask_dataset(
 def collect_values(reader: DatasetReader, rules: MaskingRules, finder: Finder) -> ValueIndex:
     """Return every value of a dataset that the rules mask, by reading it once."""
     known = ValueIndex()
-    neutral = TableMasker(_without_keys(rules), KeyRing(), finder, collect=known)
+    neutral = TableMasker(_without_keys(rules), KeyRing(), finder, collect=known, looks=1)
     for batch in reader.batches():
         if isinstance(batch, list):
             check_keys(batch, rules)

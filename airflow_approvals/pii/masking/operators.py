@@ -10,15 +10,13 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from airflow_approvals.core.errors import InvalidRequestError
 from airflow_approvals.pii.masking import dates, encryption, fakes
 from airflow_approvals.pii.masking.forms import joining_form
 from airflow_approvals.pii.masking.keys import KeyRing
-
-SHORTEST_SALT = 16  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +45,10 @@ class Mask:
 
 @dataclass(frozen=True, kw_only=True)
 class Hash:
-    """SHA-256 of salt and text, 64 hex digits; who knows the salt can try values: a pseudonym is safer."""
+    """SHA-256 of a salt, made from the domain's key, and the text: 64 hex digits."""
 
     op: Literal["hash"] = "hash"
-    salt: bytes = field(repr=False)
+    domain: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +110,7 @@ def compile_operator(operator: Operator, keys: KeyRing) -> Apply:  # one row per
         case Mask():
             return _mask(operator)
         case Hash():
-            return _hash(operator)
+            return _hash(operator, keys)
         case Pseudonym():
             return _pseudonym(operator, keys)
         case ShiftDate():
@@ -129,6 +127,13 @@ def compile_operator(operator: Operator, keys: KeyRing) -> Apply:  # one row per
 def needs_subject(operator: Operator) -> bool:
     """Return whether what comes out depends on whose value it is."""
     return isinstance(operator, ShiftDate)
+
+
+def leaves_own_shape(operator: Operator) -> bool:
+    """Return whether all that an operator leaves behind is known by `own_shapes`."""
+    if isinstance(operator, Replace):
+        return operator.word is None
+    return isinstance(operator, (Redact, Pseudonym, Hash, Encrypt))
 
 
 def own_shapes(entity_types: frozenset[str]) -> re.Pattern[str]:
@@ -161,13 +166,10 @@ def _mask(operator: Mask) -> Apply:
     return mask
 
 
-def _hash(operator: Hash) -> Apply:
-    if len(operator.salt) < SHORTEST_SALT:
-        raise InvalidRequestError(
-            f"hash: the salt has {len(operator.salt)} bytes; expected at least {SHORTEST_SALT}"
-        )
+def _hash(operator: Hash, keys: KeyRing) -> Apply:
+    salt = keys.key_for(operator.domain, "hash")
     return lambda text, entity, subject: hashlib.sha256(
-        operator.salt + joining_form(text).encode("utf-8", "surrogatepass")
+        salt + joining_form(text).encode("utf-8", "surrogatepass")
     ).hexdigest()
 
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from airflow_approvals.core.canonical import digest_of
 from airflow_approvals.core.errors import InvalidRequestError, SchemaMismatchError
+from airflow_approvals.core.model import to_json
 from airflow_approvals.pii.masking.operators import (
     Operator,
     Pseudonym,
@@ -109,6 +111,11 @@ class MaskingRules:
             found |= {rule.entity_type, *rule.by_entity, *(leaf.entity_type for leaf in rule.leaves)}
             found |= {op.prefix or "" for op in rule.operators if isinstance(op, Pseudonym)}
         return frozenset(found - {""})
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the rules as canonical JSON; there is no key in them."""
+        return digest_of(to_json(self))
 
     def check_columns(self, names: list[str]) -> None:
         """Raise `SchemaMismatchError` unless every column has a rule, and every rule a column."""

@@ -16,6 +16,7 @@ from airflow_approvals.pii.masking.rules import ColumnRule, MaskingRules, Treatm
 from airflow_approvals.pii.masking.texts import Finder, Known, OwnValues, TextMasker
 
 SHORTEST_OF_ROW = 3  # letters and digits: what a row's own columns say is looked for from here on
+LOOKS = 3  # at most, at a text that keeps changing
 Columns = Mapping[str, Sequence[Any]]
 
 
@@ -34,6 +35,7 @@ class TableMasker:
         *,
         known: ValueIndex | None = None,
         collect: ValueIndex | None = None,
+        looks: int = LOOKS,
     ) -> None:
         self.rules = rules
         self.rows = 0
@@ -43,7 +45,9 @@ class TableMasker:
             rule.column: CellMasker(rule, keys) for rule in rules.columns if rule.treatment is Treatment.CELL
         }
         self._texts = {
-            rule.column: TextMasker(rule, keys, finder, Known(known, collect), rules.entity_types)
+            rule.column: TextMasker(
+                rule, keys, finder, Known(known, collect), names=rules.entity_types, looks=looks
+            )
             for rule in rules.columns
             if rule.treatment in (Treatment.TEXT, Treatment.LEAVES)
         }

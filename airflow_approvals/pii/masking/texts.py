@@ -13,7 +13,12 @@ from airflow_approvals.pii.masking.forms import placed_words
 from airflow_approvals.pii.masking.keys import KeyRing
 from airflow_approvals.pii.masking.known_values import ValueIndex, find_few
 from airflow_approvals.pii.masking.leaves import Leaf, parse_json, rebuild, write_json
-from airflow_approvals.pii.masking.operators import Apply, compile_operator, own_shapes
+from airflow_approvals.pii.masking.operators import (
+    Apply,
+    compile_operator,
+    leaves_own_shape,
+    own_shapes,
+)
 from airflow_approvals.pii.masking.rules import ColumnRule, Treatment
 from airflow_approvals.pii.masking.spans import replace_regions, settle
 
@@ -49,13 +54,23 @@ class TextMasker:
     """
 
     def __init__(
-        self, rule: ColumnRule, keys: KeyRing, finder: Finder, known: Known, names: frozenset[str]
+        self,
+        rule: ColumnRule,
+        keys: KeyRing,
+        finder: Finder,
+        known: Known,
+        *,
+        names: frozenset[str],
+        looks: int,
     ) -> None:
         self.masked: Counter[str] = Counter()
         self._rule = rule
         self._finder = finder
         self._known = known
         self._shapes = own_shapes(names | finder.entity_types)
+        # Only what is known by its shape can be told from data that is yet to be masked.
+        by_found = (*rule.by_entity.values(), rule.otherwise)
+        self._more_looks = looks - 1 if all(map(leaves_own_shape, by_found)) else 0
         self._otherwise = compile_operator(rule.otherwise, keys)
         self._by_entity = {entity: compile_operator(op, keys) for entity, op in rule.by_entity.items()}
         self._leaf_rules = {
@@ -64,12 +79,31 @@ class TextMasker:
         }
 
     def mask(self, values: Sequence[Any], subjects: Sequence[str], own: Sequence[OwnValues]) -> list[Any]:
-        """Return the masked cells; every distinct text is looked at once."""
+        """Return the masked cells; every distinct text is looked at once, and what has changed once more.
+
+        A model reads a masked text differently, and may now see what it missed before.
+        """
+        made = self._look(values, subjects, own, again=False)
+        changed = [row for row, value in enumerate(made) if value != values[row]]
+        for _ in range(self._more_looks):
+            if not changed:
+                break
+            before = [made[row] for row in changed]
+            after = self._look(before, [subjects[row] for row in changed], [{}] * len(changed), again=True)
+            for row, value in zip(changed, after, strict=True):
+                made[row] = value
+            looked = zip(changed, before, after, strict=True)
+            changed = [row for row, one, other in looked if one != other]
+        return made
+
+    def _look(
+        self, values: Sequence[Any], subjects: Sequence[str], own: Sequence[OwnValues], *, again: bool
+    ) -> list[Any]:
         cells = [self._opened(value) for value in values]
         found = self._find(cells)
         made: list[Any] = []
         for row, (value, opened) in enumerate(zip(values, cells, strict=True)):
-            masking = _LeafMasking(self, found, subjects[row], own[row], typed=opened is value)
+            masking = _LeafMasking(self, found, subjects[row], own[row], typed=opened is value, again=again)
             rebuilt = rebuild(opened, masking, (self._rule.column,))
             if opened is value:
                 made.append(rebuilt)
@@ -94,7 +128,9 @@ class TextMasker:
         self.masked[entity] += 1
         return apply(text, entity, subject)
 
-    def mask_found(self, text: str, found: Sequence[Span], subject: str, own: OwnValues) -> str:
+    def mask_found(
+        self, text: str, found: Sequence[Span], subject: str, own: OwnValues, *, again: bool
+    ) -> str:
         """Return a text without what was found in it and what is known of it."""
         rule = self._rule
         spans = [
@@ -102,7 +138,8 @@ class TextMasker:
             for span in found
             if span.score >= rule.least_score and span.entity_type not in rule.leave_entities
         ]
-        if self._known.collect is not None:
+        # A second look takes more for names than there are: these are masked here, and nowhere else.
+        if self._known.collect is not None and not again:
             # What lies within something longer (the domain of an address) is not a value by itself.
             for span in self._outside_placeholders(text, settle(spans, text)):
                 self._known.collect.add(text[span.start : span.end], span.entity_type)
@@ -151,11 +188,25 @@ class TextMasker:
     def _outside_placeholders(self, text: str, regions: list[Span]) -> list[Span]:
         """Leave out what was masked before: masking a masked table changes nothing."""
         placeholders = [match.span() for match in self._shapes.finditer(text)]
-        return [
-            region
-            for region in regions
-            if not any(start <= region.start and region.end <= end for start, end in placeholders)
-        ]
+        if not placeholders:
+            return regions
+        return [piece for region in regions for piece in _pieces(text, region, placeholders)]
+
+
+def _pieces(text: str, region: Span, placeholders: Sequence[tuple[int, int]]) -> Iterator[Span]:
+    """Yield what is left of a region around placeholders; a whole one, or at least two letters or digits."""
+    start = region.start
+    for first, last in [*placeholders, (region.end, region.end)]:
+        if last < region.start or first > region.end:
+            continue
+        end = max(start, min(first, region.end))
+        piece = text[start:end]
+        if (start, end) == (region.start, region.end):
+            yield region
+        elif sum(map(str.isalnum, piece)) > 1:
+            blanks = len(piece) - len(piece.lstrip())
+            yield region._replace(start=start + blanks, end=start + len(piece.rstrip()))
+        start = max(start, last)
 
 
 class _LeafMasking:
@@ -169,6 +220,7 @@ class _LeafMasking:
         own: OwnValues,
         *,
         typed: bool,
+        again: bool,
     ) -> None:
         self.changed = False
         self._column = column
@@ -176,6 +228,7 @@ class _LeafMasking:
         self._subject = subject
         self._own = own
         self._typed = typed
+        self._again = again
 
     def __call__(self, leaf: Leaf) -> Any:
         text, gate = text_of(leaf.value)
@@ -189,9 +242,13 @@ class _LeafMasking:
         whole = self._column.leaf_rule(leaf)
         if whole is None:
             masked = self._column.mask_found(
-                text, self._found[leaf.context, gate].get(text, ()), self._subject, self._own
+                text,
+                self._found[leaf.context, gate].get(text, ()),
+                self._subject,
+                self._own,
+                again=self._again,
             )
-        elif whole[1] is None:
+        elif whole[1] is None or self._again:
             return leaf.value
         else:
             masked = self._column.mask_whole(text, whole[0], whole[1], self._subject)
