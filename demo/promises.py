@@ -162,8 +162,8 @@ def _changed_after_approval(stage: Stage, promises: Promises, changed_at: dateti
 def _approve_and_change(stage: Stage, batch: str) -> datetime:
     """Approve, then swap a value in the staged file; return when that was done.
 
-    The trigger holds a decision back until the wait is 5 seconds old, and only then the export is started. The
-    vote goes straight to the API: a command would take as long to end.
+    The trigger holds a decision back until the wait is 5 seconds old, and only then is the export started.
+    The vote goes straight to the API: a command would take as long to end.
     """
     request = _waiting(stage, batch)
     staged = stage.places.staged(batch)
