@@ -10,7 +10,8 @@ from datetime import timedelta
 
 from airflow_approvals.channels.joined import Channels
 from airflow_approvals.channels.outbox import has_channels
-from airflow_approvals.core.errors import ApprovalsError, PolicyError
+from airflow_approvals.channels.slack.send import KIND as SLACK
+from airflow_approvals.core.errors import ApprovalsError, ConfigurationError, PolicyError
 from airflow_approvals.service import Service
 from airflow_approvals.web.backend import Backend, new_id, now
 
@@ -19,6 +20,7 @@ SENDERS = 8
 
 _IDLE = 5.0  # seconds, when no channel is configured or the database is away
 _LONGEST = timedelta(seconds=1)
+_SHORTEST = 0.1  # seconds
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ class ChannelsBackend:
 
     def __init__(self, backend: Backend, build: Callable[[Service], Channels]) -> None:
         self.refused = 0  # signatures
+        self._troubles: dict[str, str] = {}  # by connection, as they were logged
         self._backend = backend
         self._build = build
         self._building = threading.Lock()
@@ -41,6 +44,18 @@ class ChannelsBackend:
             if self._channels is None:
                 self._channels = self._build(service)
             return self._channels
+
+    def keep_open(self) -> None:
+        """Open what is needed to judge a click, before one comes: the first import alone takes seconds."""
+        for conn_id in self.connections(SLACK):
+            try:
+                self.channels.workspaces.get(conn_id)
+            except ConfigurationError as trouble:
+                if self._troubles.get(conn_id) != str(trouble):
+                    log.warning("%s", trouble)
+                self._troubles[conn_id] = str(trouble)
+            else:
+                self._troubles.pop(conn_id, None)
 
     def connections(self, kind: str) -> list[str]:
         """Return the connections that the policy file names for channels of `kind`, each once."""
@@ -87,8 +102,9 @@ class DeliveryLoop:
         if seen is None:
             await asyncio.sleep(_IDLE)
             return
-        await asyncio.gather(*(self._backend.run(self._send) for _ in range(SENDERS)))
-        pause = await self._backend.run(self._pause)
+        if await self._backend.run(self._pause) == 0:
+            await asyncio.gather(*(self._backend.run(self._send) for _ in range(SENDERS)))
+        pause = max(_SHORTEST, await self._backend.run(self._pause))
         ticket = self._backend.events.ticket(seen - 1)
         await self._backend.events.wait(ticket, pause, hung_up=asyncio.get_running_loop().create_future())
 
@@ -98,6 +114,7 @@ class DeliveryLoop:
         service = self._backend.service
         if not has_channels(service, channels.kinds):
             return None
+        self._channels.keep_open()
         size = service.store.ledger_size()
         while channels.deliveries.plan(now=now()):
             pass
@@ -109,6 +126,7 @@ class DeliveryLoop:
             pass
 
     def _pause(self) -> float:
+        """Return for how many seconds nothing is due; a channel that must rest is looked at again soon."""
         due = self._channels.channels.deliveries.outbox.next_due()
         until = _LONGEST if due is None else min(_LONGEST, due - now())
-        return max(0.1, until.total_seconds())
+        return max(0.0, until.total_seconds())

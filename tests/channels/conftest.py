@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.channels.site import LINKED, SlackSite, running
+from tests.store.conftest import database_url
+
+__all__ = ["database_url", "site", "unlinked"]
 
 
 @pytest.fixture
@@ -19,9 +22,9 @@ def unlinked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlackS
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlackSite]:
+def site(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlackSite]:
     """A site with Slack, where everybody has."""
-    found = SlackSite(tmp_path, f"sqlite:///{tmp_path / 'airflow.db'}")
+    found = SlackSite(tmp_path, database_url)
     found.link_all(LINKED)
     with running(found, monkeypatch) as site:
         yield site

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from airflow_approvals.channels.slack.identity import new_code
 from airflow_approvals.channels.slack.interactive import SlackUser
@@ -67,6 +68,9 @@ class SlackSite(Site):
 
     def __init__(self, folder: Path, database_url: str) -> None:
         super().__init__(folder, database_url)
+        if self.store.engine.dialect.name == "postgresql":
+            with self.store.engine.begin() as connection:  # as Airflow has it there
+                connection.execute(text("ALTER TABLE task_instance ALTER COLUMN id TYPE UUID USING id::uuid"))
         self.policy_file.write_text(POLICY, encoding="utf-8")
         self.slack = FakeSlack(request_url=f"{self.base_url}/approvals/api/v1/slack/interactive")
         self.slack_port = free_port()
@@ -128,7 +132,7 @@ def running(site: SlackSite, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlackS
     site.store.close()
 
 
-def eventually(look: Callable[[], Found], *, seconds: float = 8.0) -> Found:
+def eventually(look: Callable[[], Found], *, seconds: float = 25.0) -> Found:
     """Return what `look` finds, once it finds something true."""
     deadline = time.monotonic() + seconds
     while True:

@@ -26,6 +26,9 @@ TIMEOUT = 10
 KEPT = 300.0
 """Seconds that people and connections are remembered: somebody deactivated has lost their vote after that."""
 
+TROUBLE_KEPT = 10.0
+"""Seconds that a connection which cannot be used is not looked for again."""
+
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _READING = frozenset({"users.info"})
 _GONE = frozenset({"message_not_found", "thread_not_found"})
@@ -124,27 +127,38 @@ class Workspaces:
     def __init__(self, open_workspace: Callable[[str], Workspace]) -> None:
         self._open = open_workspace
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[float, Workspace]] = {}
+        self._known: dict[str, tuple[float, Workspace | str]] = {}
 
     def get(self, conn_id: str) -> Workspace:
-        """Return the workspace of a connection; raise `ConfigurationError` when there is no such thing."""
-        with self._lock:
-            kept = self._known.get(conn_id)
-            if kept is None or time.monotonic() - kept[0] >= KEPT:
-                kept = (time.monotonic(), self._opened(conn_id))
-                self._known[conn_id] = kept
-            return kept[1]
+        """Return the workspace of a connection; raise `ConfigurationError` when there is no such thing.
 
-    def _opened(self, conn_id: str) -> Workspace:
+        A trouble is remembered for a few seconds: anybody may ask here for a look into the connections.
+        """
+        with self._lock:
+            found = self._kept(conn_id)
+            if found is None:
+                found = self._opened(conn_id)
+                self._known[conn_id] = (time.monotonic(), found)
+        if isinstance(found, str):
+            raise ConfigurationError(found)
+        return found
+
+    def _kept(self, conn_id: str) -> Workspace | str | None:
+        since, found = self._known.get(conn_id, (0.0, None))
+        life = TROUBLE_KEPT if isinstance(found, str) else KEPT
+        return found if time.monotonic() - since < life else None
+
+    def _opened(self, conn_id: str) -> Workspace | str:
+        """Return the workspace, or why there is none."""
         try:
             return self._open(conn_id)
-        except ConfigurationError:
-            raise
-        except Exception as error:  # whatever Airflow's secrets backends and hook raise
-            raise ConfigurationError(
+        except ConfigurationError as error:
+            return str(error)
+        except Exception as error:  # noqa: BLE001  # whatever Airflow's secrets backends and hook raise
+            return (
                 f"connection {conn_id}: not usable for Slack ({type(error).__name__}); it needs the type "
                 "slack and a bot token as its password"
-            ) from error
+            )
 
 
 def _check_address(conn_id: str, base_url: str) -> None:
