@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -345,6 +346,9 @@ def test_a_date_may_stand_in_what_is_left_alone_and_a_name_may_not() -> None:
 # --- the index ----------------------------------------------------------------------------------------------
 
 
+ADDRESS = re.compile(r"\s*\d{1,3}(\.\d{1,3}){3}\s*")
+
+
 @relaxed
 @given(values=st.lists(st.text(min_size=1, max_size=12), max_size=6), hay=st.text(max_size=60))
 def test_the_index_finds_exactly_what_a_plain_search_finds(values: list[str], hay: str) -> None:
@@ -357,7 +361,8 @@ def test_the_index_finds_exactly_what_a_plain_search_finds(values: list[str], ha
     joined = {
         "".join(words[first:last]) for first in range(len(words)) for last in range(first + 1, len(words) + 1)
     }
-    wanted = {"".join(words_of(value)) for value in values} & joined
+    plain = (words_of(value) for value in values if not ADDRESS.fullmatch(value))
+    wanted = {"".join(form) for form in plain} & joined
     found = {"".join(words[first : last + 1]) for first, last, _ in index.find(words)}
     assert found == {form for form in wanted if len(form) >= 5}
 
@@ -370,6 +375,22 @@ def test_a_number_with_a_point_is_no_leak_of_the_same_digits_without() -> None:
     assert list(index.find_in_text("paid 1234 56")) == ["CODE"]
     assert list(index.find_in_text("98.7654")) == ["AMOUNT"]
     assert list(index.find_in_text("4111111111.111111")) == []
+
+
+@pytest.mark.parametrize("text", ["10.0.39.16", "host 10.0.39.16:80", "10-0-39-16", "1.10.0.39.16"])
+def test_an_address_is_found_by_its_four_numbers_and_not_in_a_number_of_the_same_digits(text: str) -> None:
+    index = ValueIndex()
+    index.add("10.0.39.16", "IP_ADDRESS")
+    assert list(index.find_in_text(text)) == ["IP_ADDRESS"]
+    assert list(index.find_in_text("1003916")) == []
+    assert list(index.find_in_text("10.0.391.6")) == []
+    index.add("212.555.01.87", "PHONE_NUMBER")  # is no address, though it looks like one
+    assert list(index.find_in_text("2125550187")) == ["PHONE_NUMBER"]
+
+
+def test_an_index_cannot_be_taken_to_a_process_where_it_would_find_nothing() -> None:
+    with pytest.raises(TypeError, match="collect the values again"):
+        pickle.dumps(ValueIndex())
 
 
 def test_a_hundred_thousand_values_need_a_few_megabytes() -> None:

@@ -22,7 +22,7 @@ from airflow_approvals.pii.masking.operators import (
 )
 from airflow_approvals.pii.masking.rules import ColumnRule
 
-REMEMBERED = 50_000  # distinct values per column whose replacement is kept
+REMEMBERED = 10_000  # distinct values per column whose replacement is kept
 
 
 class CellMasker:

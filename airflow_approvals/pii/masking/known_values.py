@@ -1,10 +1,11 @@
 """Values that are known, and where they stand again in other texts, however they are written there.
 
 A value is its letters and digits in searching form (`forms.words_of`), so neither case, accents, full-width
-digits, invisible signs nor other separators hide it: `4111-1111 1111 1111` is `4111111111111111`. It is
-looked for at the words' borders of a text, at every word. Kept is a 64-bit hash of each value: eight bytes
-a value whatever their number, and no text of a value at all. Two values with one hash can only raise a false
-alarm (once in 10^4 runs with 10^7 values and 10^8 places), never hide a leak.
+digits, invisible signs nor other separators hide it: `4111-1111 1111 1111` is `4111111111111111`. (The four
+numbers of an IP address may have any separators between them, but not none.) It is looked for at the words'
+borders of a text, at every word. Kept is a 64-bit hash of each value: eight bytes a value whatever their
+number, and no text of a value at all. Two values with one hash can only raise a false alarm (once in 10^4
+runs with 10^7 values and 10^8 places), never hide a leak.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NoReturn
 
 from airflow_approvals.pii.masking.forms import words_of
 
@@ -20,6 +22,7 @@ SHORTEST = 5  # letters and digits; shorter ones stand everywhere by chance
 LONGEST = 200  # letters and digits; of longer values this many from the start are looked for
 _FLAGS = 1 << 22
 _DECIMAL = re.compile(r"\s*[+-]?\d+\.\d+\s*", re.ASCII)
+_ADDRESS = re.compile(r"\s*\d{1,3}(?:\.\d{1,3}){3}\s*", re.ASCII)
 _LONG_DECIMAL = 9  # digits, from which on a number with a point may be an account number
 
 
@@ -34,6 +37,7 @@ class ValueIndex:
         self._added = 0
         self._lengths: set[int] = set()
         self._starts = bytearray(_FLAGS)  # whether a value may begin with these five characters
+        self._has_addresses = False
         self._sorted = True
 
     def __len__(self) -> int:
@@ -45,12 +49,22 @@ class ValueIndex:
         """The types of the values."""
         return frozenset(self._entities)
 
+    def __reduce__(self) -> NoReturn:
+        # Python hashes texts under a secret of each process: in another one nothing would be found again.
+        raise TypeError("an index of known values cannot leave its process; collect the values again there")
+
     def add(self, text: str, entity_type: str) -> None:
         """Take in one value."""
         words = words_of(text)
+        # The dots of an IP address are part of it: without them any number of five digits is one.
+        is_address = _ADDRESS.fullmatch(text) and all(int(word) < 256 for word in words)
         form = _cut(words)
         if len(form) < SHORTEST:
             self.short_values += 1
+            return
+        if is_address:
+            self._has_addresses = True
+            self._add(".".join(words), entity_type)
             return
         self._add(form, entity_type)
         if _DECIMAL.fullmatch(text):
@@ -64,6 +78,8 @@ class ValueIndex:
         starts, flags, lengths = _offsets(words), self._starts, self._lengths
         joined = "".join(words)
         longest = max(lengths)
+        if self._has_addresses:
+            yield from self._find_addresses(words)
         for first, start in enumerate(starts[:-1]):
             head = joined[start : start + SHORTEST]
             if len(head) < SHORTEST:
@@ -98,6 +114,15 @@ class ValueIndex:
         entity = self._entity_of(form) if len(form) >= SHORTEST else None
         if entity is not None:
             yield entity
+
+    def _find_addresses(self, words: Sequence[str]) -> Iterator[tuple[int, int, str]]:
+        run = 0
+        for last, word in enumerate(words):
+            run = run + 1 if _is_octet(word) else 0
+            if run >= 4:
+                entity = self._entity_of(".".join(words[last - 3 : last + 1]))
+                if entity is not None:
+                    yield last - 3, last, entity
 
     def _add(self, form: str, entity_type: str) -> None:
         if entity_type not in self._entities:
@@ -157,6 +182,10 @@ def find_few(words: Sequence[str], values: Mapping[str, str]) -> Iterator[tuple[
 def searching_form(text: str) -> str:
     """Return the letters and digits of a text as they are looked for."""
     return "".join(words_of(text))
+
+
+def _is_octet(word: str) -> bool:
+    return len(word) <= 3 and word.isdecimal()
 
 
 def _offsets(words: Iterable[str]) -> list[int]:
