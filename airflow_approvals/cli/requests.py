@@ -29,6 +29,8 @@ from airflow_approvals.core.model import ApprovalRequest, State, to_json
 PAGE = 500
 FULL_ID = 36
 SHORTEST_BEGINNING = 4
+SHORT_URI = 44
+KEPT_NAMES = 2
 
 
 def list_requests(args: Namespace) -> int:
@@ -141,9 +143,18 @@ def _what(request: ApprovalRequest) -> str:
     action = request.action
     rows = sum(dataset.rows for dataset in request.evidence.datasets)
     moved = f"{action.kind} {rows:,} rows" if request.evidence.datasets else action.kind
-    where = f"to {action.destination}" if action.destination else ""
+    where = _short(action.destination) if action.destination else ""
     origin = f"{request.origin.dag_id} · {request.origin.task_id}" if request.origin else "by hand"
     return "\n".join(line for line in (moved, where, origin) if line)
+
+
+def _short(uri: str) -> str:
+    """Return scheme, host and the last two names of a long URI; `show` has all of it."""
+    scheme, found, rest = uri.partition("://")
+    host, *names = rest.split("/")
+    if len(uri) <= SHORT_URI or not found or len(names) <= KEPT_NAMES:
+        return uri
+    return f"{scheme}://{host}/…/{'/'.join(names[-KEPT_NAMES:])}"
 
 
 def _left(request: ApprovalRequest, now: datetime) -> str:

@@ -27,6 +27,13 @@ def test_the_list_shows_what_waits_where_it_goes_and_who_asks(site: Site, say: S
         assert word in told.out
 
 
+def test_the_list_keeps_where_a_long_destination_begins_and_ends(site: Site, say: Say) -> None:
+    ask_for(site, "far", folder="partners/of/the/north/and/the/south/2026/")
+    told = say("list", user="alice")
+    assert "file:///…/2026/far.csv" in told.out
+    assert "and/the/south" not in told.out
+
+
 def test_the_list_for_programs_has_whole_requests_and_a_total(site: Site, say: Say) -> None:
     request_id = ask_for(site)
     told = say("list", "--status", "all", "-o", "json", user="alice")
