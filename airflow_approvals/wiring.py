@@ -189,7 +189,7 @@ def check_deliveries() -> None:
 
 
 def check_signing_key(settings: Settings) -> str:
-    """Return the id of the key that would sign, and make none; raise `ConfigurationError` if there is none."""
+    """Return the id of the key that would sign, and make none; raise `ConfigurationError` without one."""
     from airflow_approvals.keys import KEY_FILE, load_signer
 
     if not settings.signing_key and not (settings.home / KEY_FILE).exists():
