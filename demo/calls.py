@@ -51,10 +51,7 @@ class Stage:
     def call(self, user: str, method: str, path: str, **options: Any) -> dict[str, Any]:
         """Call Airflow's REST API as `user`; raise `DemoError` for anything but a success."""
         answer = self._send(user, method, path, **options)
-        if not answer.is_success:
-            raise DemoError(
-                f"{user}: {method} {path} was answered with {answer.status_code}: {answer.text[:300]}"
-            )
+        _check(answer)
         body: dict[str, Any] = answer.json()
         return body
 
@@ -62,10 +59,22 @@ class Stage:
         """Start a run as engineer, once the DAG is known."""
         self.wait_for(lambda: self._is_known(dag_id), f"the DAG {dag_id} to be parsed")
         body = {"dag_run_id": run_id, "logical_date": None, "conf": conf or {}}
-        self.call("engineer", "POST", f"/dags/{dag_id}/dagRuns", json=body)
+        # 409: an earlier call, though it was answered with an error, had started the run.
+        self._insist("POST", f"/dags/{dag_id}/dagRuns", body, already=409)
 
     def _is_known(self, dag_id: str) -> bool:
         return self._send("engineer", "GET", f"/dags/{dag_id}").status_code == 200
+
+    def _insist(self, method: str, path: str, body: dict[str, Any], *, already: int | None = None) -> None:
+        """Call as engineer until Airflow takes it: its SQLite may be busy with another writer."""
+
+        def is_taken() -> bool:
+            answer = self._send("engineer", method, path, json=body)
+            if answer.status_code != already:
+                _check(answer)
+            return True
+
+        self.wait_for(is_taken, f"Airflow to take {method} {path}")
 
     def _send(self, user: str, method: str, path: str, **options: Any) -> httpx.Response:
         url, headers = f"{self.airflow.url}/api/v2{path}", {"Authorization": f"Bearer {self.token(user)}"}
@@ -85,7 +94,7 @@ class Stage:
     def mark_success(self, dag_id: str, run_id: str, task_id: str) -> None:
         """Do what the button in Airflow does."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
-        self.call("engineer", "PATCH", path, json={"new_state": "success"})
+        self._insist("PATCH", path, {"new_state": "success"})
 
     def returned(self, dag_id: str, run_id: str, task_id: str) -> Any:
         """Return what the task returned."""
@@ -134,6 +143,12 @@ class Stage:
                     return found
             time.sleep(0.3)
         raise DemoError(f"waited {seconds:.0f} s for {what}; see {self.places.logs}")
+
+
+def _check(answer: httpx.Response) -> None:
+    if not answer.is_success:
+        asked = f"{answer.request.method} {answer.request.url.path}"
+        raise DemoError(f"{asked} was answered with {answer.status_code}: {answer.text[:300]}")
 
 
 def verify_offline(*arguments: str) -> subprocess.CompletedProcess[str]:
