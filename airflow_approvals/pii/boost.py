@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -34,15 +34,18 @@ REMEMBERED_WORDS = 100_000
 class ContextBoost:
     """The context enhancer of an analyzer, for the recognizers of one language."""
 
-    def __init__(self, enhancer: Any, nlp: Language) -> None:
+    def __init__(self, enhancer: Any, nlp: Language, groups: Iterable[tuple[str, ...]]) -> None:
+        """Take the context words of every recognizer that has any."""
         self._enhancer = enhancer
         self._nlp = nlp
         self._lemmas = PossibleLemmas(nlp)
         self._whole_word = enhancer.context_matching_mode == "whole_word"
-        self.sees_all = lru_cache(REMEMBERED_WORDS)(self._sees_all)
-        self.sees_any = lru_cache(REMEMBERED_WORDS)(self._sees_any)
-        self.is_surely_keyword = lru_cache(REMEMBERED_WORDS)(self._is_surely_keyword)
-        self.is_surely_none = lru_cache(REMEMBERED_WORDS)(self._is_surely_none)
+        self._bits = {group: 1 << place for place, group in enumerate(dict.fromkeys(groups))}
+        every = sorted({word.lower() for group in self._bits for word in group})
+        self._any_word = re.compile("|".join(map(re.escape, every)) or "(?!)")
+        self._seen_by = lru_cache(REMEMBERED_WORDS)(self._groups_that_see)
+        self._is_surely_keyword = lru_cache(REMEMBERED_WORDS)(self._must_be_keyword)
+        self._is_surely_none = lru_cache(REMEMBERED_WORDS)(self._cannot_be_keyword)
 
     def by_column(self, words: tuple[str, ...], context: tuple[str, ...]) -> bool:
         """Tell whether one of a recognizer's context words is in the context that was given with the text."""
@@ -57,24 +60,25 @@ class ContextBoost:
         index = around.token_at(start)
         if index is None or self._enhancer.context_suffix_count:
             return None
-        seeing = around.seeing.get(words)
-        if seeing is None:
-            seeing = {place for place, text in enumerate(around.texts) if self.sees_any(words, text)}
-            around.seeing[words] = seeing
-        before = [place for place in seeing if place <= index]
+        if around.seen_by is None:
+            around.seen_by = [self._seen_by(text) for text in around.texts]
+        bit = self._bits[words]
+        first = next((place for place in range(index + 1) if around.seen_by[place] & bit), None)
+        if first is None:
+            return False
         reach = self._enhancer.context_prefix_count
         least = most = 0
         unknown = False
-        for place in range(index, min(before, default=index + 1) - 1, -1):
+        for place in range(index, first - 1, -1):
             if least > reach:
                 break
             text = around.texts[place]
-            if place in seeing:
-                if most <= reach and self.sees_all(words, text):
+            if around.seen_by[place] & bit:
+                if most <= reach and self._sees_surely(words, text):
                     return True
                 unknown = True
-            least += self.is_surely_keyword(text)
-            most += not self.is_surely_none(text) or text.lower() in around.pieces
+            least += self._is_surely_keyword(text)
+            most += not self._is_surely_none(text) or text.lower() in around.pieces
         return None if unknown else False
 
     def boosted(self, score: float) -> float:
@@ -83,19 +87,23 @@ class ContextBoost:
         score = max(score, self._enhancer.min_score_with_context_similarity)
         return float(min(score, self._enhancer.MAX_SCORE))
 
-    def _sees_any(self, words: tuple[str, ...], text: str) -> bool:
-        return self._holds(words, self._lemmas.of(text))
+    def _groups_that_see(self, text: str) -> int:
+        """Return, as bits, the groups of words of which one is in a lemma that this word could have."""
+        lemmas = [lemma.lower() for lemma in self._lemmas.of(text)]
+        if not any(self._any_word.search(lemma) for lemma in lemmas):
+            return 0
+        return sum(bit for group, bit in self._bits.items() if self._holds(group, lemmas))
 
-    def _sees_all(self, words: tuple[str, ...], text: str) -> bool:
+    def _sees_surely(self, words: tuple[str, ...], text: str) -> bool:
         """Tell whether a word boosts whatever its lemma is."""
-        return self.is_surely_keyword(text) and all(
+        return self._is_surely_keyword(text) and all(
             self._holds(words, [lemma]) for lemma in self._lemmas.of(text)
         )
 
-    def _is_surely_keyword(self, text: str) -> bool:
+    def _must_be_keyword(self, text: str) -> bool:
         return all(self._is_keyword(lemma) and ":" not in lemma for lemma in self._lemmas.of(text))
 
-    def _is_surely_none(self, text: str) -> bool:
+    def _cannot_be_keyword(self, text: str) -> bool:
         return not any(self._is_keyword(lemma) for lemma in self._lemmas.of(text))
 
     def _is_keyword(self, lemma: str) -> bool:
@@ -103,9 +111,13 @@ class ContextBoost:
         return not lexeme.is_stop and not lexeme.is_punct and lemma not in ("be", "-PRON-")
 
     def _holds(self, words: tuple[str, ...], found: Sequence[str]) -> bool:
+        lower = [text.lower() for text in found]
         if self._whole_word:
-            return any(word.lower() == text.lower() for word in words for text in found)
-        return any(word.lower() in text.lower() for word in words for text in found)
+            return any(word.lower() in lower for word in words)
+        together = "\n".join(lower)
+        return any(
+            word.lower() in text for word in words for text in (lower if "\n" in word else (together,))
+        )
 
 
 class Surroundings:
@@ -114,7 +126,7 @@ class Surroundings:
     def __init__(self, doc: Doc) -> None:
         self.texts = [token.text for token in doc]
         self._ends = [token.idx + len(token) for token in doc]
-        self.seeing: dict[tuple[str, ...], set[int]] = {}
+        self.seen_by: list[int] | None = None  # bits of `ContextBoost`, by token
         # Keywords are also split at colons: a stop word may come to be one after all.
         self.pieces = {piece for text in self.texts if ":" in text for piece in text.lower().split(":")}
 
@@ -136,6 +148,14 @@ class PossibleLemmas:
             for part_of_speech, words in _plain(lookups.get_table("lemma_index", {})).items()
         }
         self._parts_of_speech = sorted({*self._exceptions, *self._rules, *self._index})
+        # Whether a word without letters, most of what tables hold, can have any lemma but itself.
+        self._change_signs = any(
+            form.isascii() and not any(map(str.isalpha, form))
+            for form in (
+                *(old for rules in self._rules.values() for old, new in rules if (old, new) != ("", "")),
+                *(nlp.vocab.strings.as_string(form) for forms in self._exceptions.values() for form in forms),
+            )
+        )
         self._ruled = _RuledLemmas(nlp)
         self.of = lru_cache(REMEMBERED_WORDS)(self._of)
 
@@ -143,6 +163,8 @@ class PossibleLemmas:
         """Return them all, for whatever part of speech the word may be."""
         lower = text.lower()
         found = {text, lower, *self._ruled.of(lower)}
+        if not self._change_signs and text.isascii() and not any(map(str.isalpha, text)):
+            return tuple(found)
         for part_of_speech in self._parts_of_speech:
             found.add(self._first(text, lower, part_of_speech))
         found.discard("")

@@ -43,8 +43,8 @@ class ExactEngine:
             analyzer, [one for one in numbered if _is_spacy_recognizer(one[1])], entities
         )
         self._entities = EntityScan(self._nlp)
-        self._boost = ContextBoost(analyzer.context_aware_enhancer, self._nlp)
         self._words = [tuple(one.context or ()) for one in recognizers]
+        self._boost = ContextBoost(analyzer.context_aware_enhancer, self._nlp, filter(None, self._words))
         self._thresholds = [
             _Thresholds(one, float(analyzer.default_score_threshold or 0)) for one in recognizers
         ]

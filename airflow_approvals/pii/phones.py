@@ -55,9 +55,8 @@ class PhoneScan:
         if not any(map(str.isdigit, text)):
             return []
         if self._recognizer.leniency != VALID or not PLAIN_TEXT.match(text):
-            return without_duplicates(
-                span for region in self._regions for span in self._matches(text, region)
-            )
+            every = (_matcher(text, region, self._recognizer.leniency) for region in self._regions)
+            return without_duplicates(span for matcher in every for span in self._matches(matcher))
         pieces = [piece for piece in _pieces(text) if self._could_be_anywhere(piece)]
         found: list[Span] = []
         for region in self._regions if pieces else ():
@@ -66,7 +65,7 @@ class PhoneScan:
             # survive: what they find there is inside it and scores the same.
             open_pieces -= {(span.start, span.end) for span in found}
             if open_pieces:
-                found.extend(self._matches(text, region))
+                found.extend(self._matches(_choosy()(text, region)))
         return without_duplicates(found)
 
     def _could_be_anywhere(self, piece: _Piece) -> bool:
@@ -75,10 +74,8 @@ class PhoneScan:
             number[0] == "+" or _dialled_in(self._regions).fullmatch(number) for number in piece.dialled
         )
 
-    def _matches(self, text: str, region: str) -> Iterator[Span]:
-        import phonenumbers
-
-        for match in phonenumbers.PhoneNumberMatcher(text, region, leniency=self._recognizer.leniency):
+    def _matches(self, matcher: Iterable[Any]) -> Iterator[Span]:
+        for match in matcher:
             yield Span(self._entity, match.start, match.end, self._recognizer.SCORE)
 
 
@@ -95,6 +92,32 @@ def _pieces(text: str) -> list[_Piece]:
         pass
     pieces: list[_Piece] = recorder.pieces
     return pieces
+
+
+def _matcher(text: str, region: str, leniency: int) -> Iterable[Any]:
+    import phonenumbers
+
+    return phonenumbers.PhoneNumberMatcher(text, region, leniency=leniency)
+
+
+@cache
+def _choosy() -> Any:
+    import phonenumbers
+
+    class Choosy(phonenumbers.PhoneNumberMatcher):
+        """A region's matcher that does not parse what the region cannot read as a number."""
+
+        def __init__(self, text: str, region: str) -> None:
+            super().__init__(text, region, leniency=VALID)
+            self._region = region
+
+        def _parse_and_verify(self, candidate: str, offset: int) -> Any:
+            dialled = _dialled(candidate)
+            if dialled is not None and not any(_could_dial(number, self._region) for number in dialled):
+                return None
+            return super()._parse_and_verify(candidate, offset)
+
+    return Choosy
 
 
 @cache
