@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from itertools import chain
 from pathlib import Path
 
 from rich.text import Text
@@ -91,9 +92,12 @@ def _show_proof(stage: Stage, request_id: str) -> None:
     rule("published")
     show(f"{published}, {stage.places.published(BATCH).stat().st_size:,} bytes")
     rule("proven without Airflow, database or network")
-    for what in ((str(receipt), "--file", str(published)), (str(ledger),)):
-        show(f"\n$ {COMMAND} verify {shlex.join(what)} \\\n    --key {keys}", style="dim")
-        verified = verify_offline(*what, "--key", str(keys))
+    data, key = ("--file", str(published)), ("--key", str(keys))
+    for what, *options in ((str(receipt), data, key), (str(ledger), key)):
+        lines = [f"$ {COMMAND} verify {what}", *map(shlex.join, options)]
+        console.print()
+        show(" \\\n    ".join(lines), style="dim")
+        verified = verify_offline(what, *chain(*options))
         show(verified.stdout or verified.stderr)
 
 
