@@ -72,13 +72,13 @@ def duration_words(span: timedelta) -> str:
 
 
 def size_words(size: int) -> str:
-    """Return a number of bytes as people say it."""
+    """Return a number of bytes in the unit that the pages use too."""
     value = float(size)
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if value < 1000:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if value < 1024:
             return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
+        value /= 1024
+    return f"{value:.1f} TiB"
 
 
 def moment(at: datetime, *, now: datetime) -> str:
