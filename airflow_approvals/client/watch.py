@@ -78,6 +78,7 @@ class Watch:
         self._waiting: dict[str, list[asyncio.Future[str]]] = {}
         self._unread: set[str] = set()
         self._has_unread = asyncio.Event()
+        self._follows = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -127,6 +128,7 @@ class Watch:
     async def _run(self) -> None:
         import httpx
 
+        self._follows.clear()
         async with httpx.AsyncClient(base_url=self._base_url, timeout=_TIMEOUT) as http:
             reading = asyncio.create_task(self._read(http))
             following = asyncio.create_task(self._follow(http))
@@ -155,6 +157,7 @@ class Watch:
             tries = pauses()
             went_back = cursor is not None and page["next"] < cursor
             cursor = page["next"]
+            self._follows.set()
             self._tell(page["entries"])
             if went_back or time.monotonic() >= read_all_at:
                 self._read_soon(self._waiting)
@@ -169,6 +172,8 @@ class Watch:
 
     async def _read(self, http: httpx.AsyncClient) -> None:
         """Read the requests that nobody has looked at yet, many at once."""
+        # Read before the end of the ledger is known, a decision between the two would be in neither answer.
+        await self._follows.wait()
         tries = pauses()
         while True:
             await self._has_unread.wait()

@@ -33,6 +33,7 @@ class Script:
         self.head = 10
         self.entries: list[dict[str, Any]] = []
         self.failing = 0
+        self.tells_its_end = True
         self.calls: list[str] = []
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -46,6 +47,8 @@ class Script:
             self.failing -= 1
             return Response("<html>bad gateway</html>", status_code=502)
         after, wait = int(request.query_params["after"]), float(request.query_params["wait"])
+        while not self.tells_its_end:
+            await asyncio.sleep(0.02)
         for _ in range(int(wait / 0.02)):
             if self.head != after or self.failing:
                 break
@@ -100,6 +103,17 @@ async def test_many_gates_are_read_in_few_calls_and_then_cost_one_call_together(
     await asyncio.sleep(1.5)
     assert len(script.calls) == before
     await dismiss(gates)
+
+
+async def test_a_decision_before_the_end_of_the_ledger_is_told_is_found(script: Script) -> None:
+    script.tells_its_end = False
+    gate = asyncio.create_task(wait_for_decision(script.url, IDS[0], token_source=login_token("t")))
+    while not script.calls:
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.5)  # what is read by now is too old
+    script.decide(IDS[0], told=True)
+    script.tells_its_end = True
+    assert (await asyncio.wait_for(gate, 5))["state"] == "approved"
 
 
 async def test_a_ledger_that_became_shorter_makes_everything_be_read_again(script: Script) -> None:
