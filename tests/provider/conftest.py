@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,18 @@ def site(airflow_home: Path) -> Iterator[Site]:
         stop(server)
 
 
+@pytest.fixture(scope="session")
+def one_execution_api() -> Iterator[None]:
+    """One execution API in this process: Airflow builds one for every task, most of the time of a test."""
+    from airflow.sdk.execution_time import supervisor
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(supervisor, "in_process_api_server", cache(supervisor.in_process_api_server))
+        yield
+
+
 @pytest.fixture
-def runs(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
+def runs(site: Site, one_execution_api: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
     """What runs DAGs; decisions are not held back, because no scheduler is there to be confused."""
     monkeypatch.setattr(ApprovalTrigger, "hold_back", 0.0)
     with Runs(site) as runs:
