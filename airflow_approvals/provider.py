@@ -1,7 +1,7 @@
 """What Airflow asks a provider about itself: modules, links, tables, commands and options.
 
 The plugin is not in here: it is registered through its own entry point, and would be dropped as a duplicate
-if Airflow found it twice. Airflow before 3.3 does not know `db-managers` and `cli` and passes over them.
+if Airflow found it twice. Airflow knows `db-managers` and `cli` from 3.2.0 on; 3.1 passes over them.
 """
 
 from __future__ import annotations

@@ -60,6 +60,6 @@ def _version(connection: Connection) -> str | None:
 
 def _not_migrated(what: str) -> ConfigurationError:
     return ConfigurationError(
-        f"metadata database: {what}; run `airflow db migrate` (Airflow before 3.3: first set [database] "
+        f"metadata database: {what}; run `airflow db migrate` (Airflow 3.1: first set [database] "
         "external_db_managers = airflow_approvals.store.manager.ApprovalsDBManager)"
     )
