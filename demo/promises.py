@@ -13,6 +13,7 @@ from airflow_approvals.cli.exits import Exit
 from airflow_approvals.core.errors import ApprovalsError, NotAuthenticatedError, VoteRefusedError
 from airflow_approvals.core.model import ApprovalRequest, State
 from demo.calls import Stage, verify_offline
+from demo.embedded import DemoError
 from demo.screen import console, show, show_wrapped
 from demo.walk import DAG_ID, fetch_evidence, fetch_ledger
 
@@ -135,8 +136,8 @@ def _refusal(attempt: Callable[[], None]) -> ApprovalsError | None:
 def _changed_after_approval(stage: Stage, promises: Promises, changed_at: datetime) -> None:
     """See what came of a file that was changed after its approval, before the export redeemed it.
 
-    Only a change that came before the redeem is an attack: where a busy machine was too late for that, or lost
-    the wait, another file is tried, up to three.
+    Only a change that came before the redeem is an attack: where a busy machine was too late for that, or
+    lost the wait, another file is tried, up to three.
     """
     batch = "changed"
     for again in ("changed-2", "changed-3", None):
@@ -376,11 +377,11 @@ def _over(stage: Stage, dag_id: str, run_id: str, task_id: str) -> str:
 
 
 def _outcome(stage: Stage, run_id: str) -> ApprovalRequest:
-    def reported() -> ApprovalRequest | None:
-        request = stage.request_of(run_id)
-        return request if request is not None and request.outcome is not None else None
-
-    return stage.wait_for(reported, f"the outcome of {run_id}")
+    state = _over(stage, DAG_ID, run_id, "export")
+    request = _ended(stage, run_id)
+    if request.outcome is None:
+        raise DemoError(f"{DAG_ID} {run_id} is {state} without an outcome; see {stage.places.logs}")
+    return request
 
 
 def _ended(stage: Stage, run_id: str) -> ApprovalRequest:
