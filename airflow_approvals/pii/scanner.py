@@ -70,7 +70,7 @@ class Scanner:
         if self.config.workers > 1:
             from airflow_approvals.pii.workers import scan_in_workers
 
-            yield from scan_in_workers(self.config, sliced)
+            yield from scan_in_workers(Scanner, self.config, sliced)
             return
         first_row = 0
         for batch in sliced:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, Protocol
 
 from airflow_approvals.core.errors import ApprovalsError, WorkerLostError
 from airflow_approvals.pii.config import ScanConfig
@@ -42,10 +42,19 @@ class _Worker:
     work: _Slice | None = None
 
 
-def scan_in_workers(config: ScanConfig, batches: Iterator[Any]) -> Iterator[BatchFindings]:
+class BatchScanner(Protocol):
+    """What each process builds for itself."""
+
+    def scan_batch(self, batch: Any, *, first_row: int) -> BatchFindings: ...
+
+
+Make = Callable[[ScanConfig], BatchScanner]
+
+
+def scan_in_workers(make: Make, config: ScanConfig, batches: Iterator[Any]) -> Iterator[BatchFindings]:
     """Yield the findings of these batches, in order, found by `config.workers` processes."""
     share = replace(config, workers=1, exact_check=-(-config.exact_check // config.workers))
-    pool = _Pool(share, config.workers)
+    pool = _Pool(make, share, config.workers)
     try:
         yield from pool.run(_slices(batches))
     finally:
@@ -53,9 +62,10 @@ def scan_in_workers(config: ScanConfig, batches: Iterator[Any]) -> Iterator[Batc
 
 
 class _Pool:
-    def __init__(self, config: ScanConfig, size: int) -> None:
+    def __init__(self, make: Make, config: ScanConfig, size: int) -> None:
         # Spawned, not forked: the caller may hold threads, locks and half a model.
         self._context = multiprocessing.get_context("spawn")
+        self._make = make
         self._config = config
         self._workers = [self._start() for _ in range(size)]
         self._done: dict[int, BatchFindings] = {}
@@ -141,7 +151,7 @@ class _Pool:
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(self._config, theirs), daemon=True)
+        process = self._context.Process(target=_work, args=(self._make, self._config, theirs), daemon=True)
         process.start()
         theirs.close()
         return _Worker(process=process, connection=ours)
@@ -161,15 +171,13 @@ def _slices(batches: Iterator[Any]) -> Iterator[_Slice]:
         first_row += batch.num_rows
 
 
-def _work(config: ScanConfig, connection: Connection) -> None:
+def _work(make: Make, config: ScanConfig, connection: Connection) -> None:
     """Scan what comes until nothing more does; runs in a process of its own."""
     # One thread for each worker: the matrices are small, and the cores are shared out already.
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
     import pyarrow as pa
 
-    from airflow_approvals.pii.scanner import Scanner
-
-    scanner = Scanner(config)
+    scanner = make(config)
     while True:
         try:
             first_row, table = connection.recv()

@@ -74,6 +74,16 @@ BENCHES: dict[str, Bench] = {
         goals={"ms_over_ungated": Goal(bound=50), "heavy_modules_imported": Goal(bound=0)},
         short={"parse": {"rounds": 3}},
     ),
+    "pii": Bench(
+        modules=("pii",),
+        goals={
+            "exact_x_batch_default_1core": Goal(bound=10, at_least=True),
+            "exact_x_batch_tuned_1core": Goal(bound=4, at_least=True),
+            "exact_x_batch_default_2core": Goal(bound=20, at_least=True),
+            "exact_differences": Goal(bound=0),
+        },
+        short={"pii": {"rows": 20, "exact_rows": 40, "fuzzed": 100, "two_core_rows": 2_000}},
+    ),
 }
 PEER_PREFIXES = ("peer_", "hitl_trigger_", "ms_ungated")
 """What a figure's name begins with when it was measured on somebody else's way of doing it."""
