@@ -19,6 +19,7 @@ from airflow_approvals.operators.waiting import (
     come_back,
     find_own_redeemed,
     is_held_by,
+    is_used_by_earlier_try,
     refusals_are_final,
     use_given,
 )
@@ -133,6 +134,8 @@ class ApprovedOperator(BaseOperator):
     def approvals_resume(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """Go on after the wait: Airflow calls this with the trigger's event."""
         with ApprovalsHook.of(context) as hook, refusals_are_final():
+            if is_used_by_earlier_try(context, hook, event):
+                return self.execute(context)
             request = come_back(self, context, hook, event, on_denied=self.on_denied)
             return self._redeem_and_act(context, hook, request)
 

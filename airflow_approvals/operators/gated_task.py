@@ -11,6 +11,7 @@ from airflow_approvals.operators.waiting import (
     ask,
     come_back,
     is_held_by,
+    is_used_by_earlier_try,
     refusals_are_final,
     request_id_of,
 )
@@ -55,6 +56,8 @@ def resume(task: Any, context: Context, event: dict[str, Any] | None, act: Calla
     """Act after the wait, if the task and its source still are what was approved."""
     with _hook(context) as hook:
         with refusals_are_final():
+            if is_used_by_earlier_try(context, hook, event):
+                return execute(task, context, act)
             request = come_back(task, context, hook, event, on_denied=task.approvals_terms.on_denied)
             # A foreign operator reads its source by itself: read it again, as late as can be.
             hook.redeem(request.id, action=_action(task), evidence=_evidence(task, hook))

@@ -118,6 +118,17 @@ def come_back(
     return go_on(operator, context, request, hook=hook, on_denied=on_denied)
 
 
+def is_used_by_earlier_try(context: Context, hook: ApprovalsHook, event: dict[str, Any] | None) -> bool:
+    """Return whether a retry is resumed with what an earlier try has used up: it has to begin anew.
+
+    Airflow 3.1.0 resumes a retry where the try before it was resumed; later ones forget the defer.
+    """
+    request_id = (event or {}).get("request_id")
+    if context["ti"].try_number == 1 or not isinstance(request_id, str):
+        return False
+    return hook.get_request(request_id).redeemed_by not in (None, hook.ti_id)
+
+
 def go_on(
     operator: BaseOperator,
     context: Context,
