@@ -15,6 +15,8 @@ COMPAT_READY := .venv-compat/.ready
 T ?= tests
 K ?=
 PYTEST := -m pytest $(T) $(if $(K),-k "$(K)")
+# Most tests wait for servers: four at a time, each file in one process.
+PARALLEL := -n 4 --dist loadfile
 
 BENCH ?=
 AUTO ?=
@@ -29,7 +31,7 @@ demo: $(READY) ## an embedded Airflow and the whole flow on staged data; AUTO=1 
 
 .PHONY: test
 test: $(READY) ## all tests that need only packages; T=tests/core K=expired narrows
-	@$(BIN)/python $(PYTEST) -m "not services"
+	@$(BIN)/python $(PYTEST) $(PARALLEL) -m "not services"
 
 .PHONY: test-services
 test-services: $(READY) ## the tests against a real PostgreSQL and Chromium (installed through apt if missing)
@@ -41,7 +43,7 @@ screenshots: $(READY) ## the pictures in docs/img, taken anew with Chromium
 
 .PHONY: test-compat
 test-compat: $(COMPAT_READY) ## the Airflow tests on the lowest supported Airflow
-	@$(COMPAT_BIN)/python $(PYTEST) -m "airflow and not services"
+	@$(COMPAT_BIN)/python $(PYTEST) $(PARALLEL) -m "airflow and not services"
 
 .PHONY: lint
 lint: $(READY) ## ruff, formatting, types, import contracts

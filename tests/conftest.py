@@ -33,6 +33,12 @@ def _use_own_airflow_home() -> Path:
 AIRFLOW_HOME = _use_own_airflow_home()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest files begin first, so that no process is left alone with one at the end."""
+    longest = ("test_crashes.py", "test_airflow_commands.py", "test_airflow_ui.py", "test_publish_crash.py")
+    items.sort(key=lambda item: item.path.name not in longest)
+
+
 @pytest.fixture(scope="session")
 def airflow_home() -> Path:
     """Return the AIRFLOW_HOME of this test session."""

@@ -140,6 +140,7 @@ def test_a_verification_without_its_scans_is_told_without_a_chart() -> None:
         rows=10,
         values_searched=9,
         values_too_short=0,
+        rules_digest="d" * 64,
     )
     chart = chart_of(clean.to_evidence())
     assert chart is not None
