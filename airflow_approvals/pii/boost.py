@@ -37,6 +37,8 @@ class ContextBoost:
     def __init__(self, enhancer: Any, nlp: Language, groups: Iterable[tuple[str, ...]]) -> None:
         """Take the context words of every recognizer that has any."""
         self._enhancer = enhancer
+        self._reach_back: int = enhancer.context_prefix_count
+        self._reach_ahead: int = enhancer.context_suffix_count
         self._nlp = nlp
         self._lemmas = PossibleLemmas(nlp)
         self._whole_word = enhancer.context_matching_mode == "whole_word"
@@ -52,28 +54,39 @@ class ContextBoost:
         return self._holds(words, [given.lower() for given in context])
 
     def by_text(self, words: tuple[str, ...], around: Surroundings, start: int) -> bool | None:
-        """Tell whether the words around a match at `start` boost it; None where only lemmas can tell.
-
-        Presidio walks back from the match until it has met one more keyword than `context_prefix_count`.
-        Which words are keywords hangs on their lemmas, too: `least` and `most` are how many it can have met.
-        """
+        """Tell whether the words around a match at `start` boost it; None where only lemmas can tell."""
         index = around.token_at(start)
-        if index is None or self._enhancer.context_suffix_count:
+        if index is None:
             return None
         if around.seen_by is None:
             around.seen_by = [self._seen_by(text) for text in around.texts]
         bit = self._bits[words]
-        first = next((place for place in range(index + 1) if around.seen_by[place] & bit), None)
-        if first is None:
+        seeing = [place for place, seen in enumerate(around.seen_by) if seen & bit]
+        if not seeing:
             return False
-        reach = self._enhancer.context_prefix_count
+        backward = self._along(words, around, range(index, min(seeing) - 1, -1), self._reach_back)
+        if backward:
+            return True
+        forward = self._along(words, around, range(index, max(seeing) + 1), self._reach_ahead)
+        if forward:
+            return True
+        return None if backward is None or forward is None else False
+
+    def _along(self, words: tuple[str, ...], around: Surroundings, places: range, reach: int) -> bool | None:
+        """Walk from the match's own token as Presidio does: until it has met one more keyword than `reach`.
+
+        With a reach of 0 that is the match's own token, or the next keyword where that token is none. Which
+        words are keywords hangs on their lemmas, too: `least` and `most` are how many it can have met.
+        """
+        bit = self._bits[words]
+        seen_by = around.seen_by or ()
         least = most = 0
         unknown = False
-        for place in range(index, first - 1, -1):
+        for place in places:
             if least > reach:
                 break
             text = around.texts[place]
-            if around.seen_by[place] & bit:
+            if seen_by[place] & bit:
                 if most <= reach and self._sees_surely(words, text):
                     return True
                 unknown = True

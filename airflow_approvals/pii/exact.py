@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from spacy.language import Language
     from spacy.tokens import Doc
 
+TEXTS_AT_A_TIME = 400  # tokenized texts are large; more of them are hardly faster
+
 
 class ExactEngine:
     """Finds what `AnalyzerEngine.analyze(text, language, context=context)` finds."""
@@ -55,6 +57,14 @@ class ExactEngine:
         self, texts: Sequence[str], context: tuple[str, ...], entities: frozenset[str] | None = None
     ) -> list[Spans]:
         """Return the spans of each text, as `TextEngine` promises."""
+        found: list[Spans] = []
+        for first in range(0, len(texts), TEXTS_AT_A_TIME):
+            found += self._some(texts[first : first + TEXTS_AT_A_TIME], context, entities)
+        return found
+
+    def _some(
+        self, texts: Sequence[str], context: tuple[str, ...], entities: frozenset[str] | None
+    ) -> list[Spans]:
         with self._nlp.memory_zone():
             found, open_ = self._spans(texts, context, entities)
         if open_:

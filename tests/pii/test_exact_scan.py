@@ -77,6 +77,22 @@ def test_mutated_cells_have_exactly_the_findings_of_presidio(scanner: Scanner) -
     assert _differences(scanner, texts, ("field",)) == []
 
 
+CONTEXTS = {
+    "a word before": "driver license number A1234567",
+    "a word after does not count": "A1234567 driver license",
+    "unless the match begins in no keyword": "DE3978:597{0393605493 driver license: DE3978:59738",
+    "a word too far": "license one two three four five six seven A1234567",
+    "stop words and signs are not counted": 'license: { " the ( of ) and - it " A1234567',
+    "an inflected word": "both licenses were A1234567 and phones (212) 555-0188",
+    "a word inside a word": "duplicates A1234567",
+}
+
+
+@pytest.mark.parametrize("text", CONTEXTS.values(), ids=CONTEXTS.keys())
+def test_context_words_count_as_in_presidio(scanner: Scanner, text: str) -> None:
+    assert _differences(scanner, [text], ("field",)) == []
+
+
 def test_the_fast_paths_are_in_use_with_the_default_configuration(scanner: Scanner) -> None:
     assert find_obstacle(scanner.analyzer, "en") is None
     assert scanner.path == "prefilter hyperscan, entities numpy"
