@@ -162,7 +162,7 @@ def test_the_seed_of_the_forms_is_kept_from_scripts_and_other_sites(shared: Site
 NASTY = {
     "a script": "<script>alert(1)</script>",
     "an image": '"><img src=x onerror=alert(1)>',
-    "a template": "{{7*7}} {% raw %} ${7*7} #{7*7}",
+    "a template": "{{1234567*7654321}} {% raw %} ${1234567*7654321} #{1234567*7654321}",
     "htmx": '<div hx-get="/evil" hx-trigger="load">',
     "a link": "javascript:alert(1)",
     "a long word": "x" * 2000,
@@ -222,7 +222,7 @@ def assert_harmless(page: Page) -> None:
         assert not any(name.startswith("on") for name in attrs)
         assert attrs.get("hx-get", "/approvals").startswith("/approvals")  # type: ignore[union-attr]
         assert not str(attrs.get("href", "")).lower().startswith("javascript:")
-    assert "49 " not in page.text.partition("7*7")[0][-200:]
+    assert str(1234567 * 7654321) not in page.text
 
 
 def test_a_very_long_destination_breaks_nothing(shared: Site) -> None:
