@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from typing import Any
 
 from fastapi import HTTPException, Request
 
@@ -16,14 +18,14 @@ class AirflowUsers:
 
     async def user_of(self, request: Request) -> User:
         """Return who is logged in; a bearer token wins over the cookie, on Airflow 3.1 too."""
-        from airflow.api_fastapi.core_api.security import get_user, resolve_user_from_token
+        from airflow.api_fastapi.core_api.security import resolve_user_from_token
 
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         try:
             if scheme.lower() == "bearer":
                 user = await resolve_user_from_token(token.strip())
             else:
-                user = await get_user(request, None, None)
+                user = await _user_of_cookie(request)
         except HTTPException as refusal:
             raise NotAuthenticatedError("not logged in to Airflow, or no longer; log in again") from refusal
         try:
@@ -45,3 +47,13 @@ class AirflowUsers:
         from airflow.api_fastapi.app import get_auth_manager
 
         return sorted(get_auth_manager().get_authorized_dag_ids(user=user.airflow_user, method="GET"))
+
+
+async def _user_of_cookie(request: Request) -> Any:
+    from airflow.api_fastapi.auth.managers.base_auth_manager import COOKIE_NAME_JWT_TOKEN
+    from airflow.api_fastapi.core_api.security import get_user, resolve_user_from_token
+
+    if "request" in inspect.signature(get_user).parameters:
+        return await get_user(request, None, None)
+    # Airflow 3.1.0 sets the cookie at login and does not read it.
+    return await resolve_user_from_token(request.cookies.get(COOKIE_NAME_JWT_TOKEN))
