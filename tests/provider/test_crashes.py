@@ -30,8 +30,8 @@ from tests.provider.site import (
     wait_until_healthy,
 )
 
-# Not marked `airflow`, so the lowest supported version does not run these: on Airflow 3.1.0 a task whose worker
-# was killed was not tried again within two minutes, which nobody has explained yet.
+# Not marked `airflow`, so the lowest supported version does not run these: on Airflow 3.1.0 a task whose
+# worker was killed was not tried again within two minutes, which nobody has explained yet.
 
 DAG_FILE = '''
 import os, signal
