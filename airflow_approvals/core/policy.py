@@ -259,11 +259,6 @@ def digest_of_policy(policy: Policy) -> str:
     return digest_of(policy.model_dump(mode="json"))
 
 
-def file_digest(policy_file: PolicyFile) -> str:
-    """Return the digest of everything that `policy_file` says."""
-    return policy_file.digest
-
-
 def policy_json_schema() -> dict[str, Any]:
     """Return the JSON Schema of the policy file, for editors."""
     schema = PolicyFile.model_json_schema()
