@@ -1,0 +1,209 @@
+"""Open a request: for a running task, or for a person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from airflow_approvals.core import gate, progress
+from airflow_approvals.core import policy as policies
+from airflow_approvals.core.canonical import digest_of
+from airflow_approvals.core.errors import (
+    IdempotencyConflictError,
+)
+from airflow_approvals.core.expressions import check_not_denied, expression_variables
+from airflow_approvals.core.identity import requesters_of
+from airflow_approvals.core.model import (
+    Action,
+    ApprovalRequest,
+    Evidence,
+    Origin,
+    Outcome,
+    Person,
+    State,
+    digest_of_action,
+    to_json,
+)
+from airflow_approvals.ports import (
+    StoredIdempotencyKey,
+    Transaction,
+)
+from airflow_approvals.service.cases import UseCases, actor_of, draft_entry, slot_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """What a caller wants approved."""
+
+    action: Action
+    evidence: Evidence
+    gate: str = ""
+    policy: str | None = None  # an assertion: the server's match must be this one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """The request that answers an opening; `created` is False when it was there before."""
+
+    request: ApprovalRequest
+    created: bool
+
+
+class OpeningCases(UseCases):
+    """Turns what a caller wants approved into a request."""
+
+    def open_for_task(self, ti_id: str, opening: Opening, *, request_id: str, now: datetime) -> Opened:
+        """Open a request for a running task instance, or return the one that it already has.
+
+        The same content of the same gate in the same task reuses a pending or approved request, whichever try
+        asks; changed content supersedes a pending one and revokes an approved one. So repeating the call is
+        harmless without an Idempotency-Key.
+        """
+        actor = f"worker:{ti_id}"
+        with self._refusals_recorded(actor, None, "open", now):
+            origin = self._live_origin(ti_id)
+            actor = actor_of(origin)
+            draft = self._draft(
+                opening,
+                origin=origin,
+                requesters=requesters_of(origin),
+                opened_by="worker",
+                request_id=request_id,
+                now=now,
+            )
+            slot = slot_of(origin, opening.gate)
+            with self.store.begin() as tx:
+                prior = tx.find_latest_request(slot, for_update=True)
+                if prior is not None:
+                    kept = self._settle_prior(tx, prior, draft, actor=actor, now=now)
+                    if kept is not None:
+                        return Opened(request=kept, created=False)
+                self._insert(tx, draft, actor=actor)
+            return Opened(request=draft, created=True)
+
+    def open_for_person(
+        self, person: Person, opening: Opening, *, key: str, request_id: str, now: datetime
+    ) -> Opened:
+        """Open a request that a logged-in person asks for; that person is its requester."""
+        with self._refusals_recorded(person, None, "open", now):
+            draft = self._draft(
+                opening, origin=None, requesters=(person,), opened_by=person, request_id=request_id, now=now
+            )
+            try:
+                return self._open_once(draft, opening, person=person, key=key)
+            except IdempotencyConflictError:
+                # Another call with this key may have been first just now; its request answers this one too.
+                return self._open_once(draft, opening, person=person, key=key)
+
+    def _open_once(self, draft: ApprovalRequest, opening: Opening, *, person: Person, key: str) -> Opened:
+        digest = digest_of_opening(opening)
+        with self.store.begin() as tx:
+            stored = tx.find_idempotency_key(person, key)
+            if stored is None:
+                tx.insert_idempotency_key(
+                    person, key, StoredIdempotencyKey(request_id=draft.id, body_sha256=digest)
+                )
+                self._insert(tx, draft, actor=person)
+                return Opened(request=draft, created=True)
+            if stored.body_sha256 != digest:
+                raise IdempotencyConflictError(
+                    "Idempotency-Key: it was used for another request; send a new key for new content"
+                )
+            return Opened(request=tx.get_request(stored.request_id), created=False)
+
+    def _draft(
+        self,
+        opening: Opening,
+        *,
+        origin: Origin | None,
+        requesters: tuple[Person, ...],
+        opened_by: str,
+        request_id: str,
+        now: datetime,
+    ) -> ApprovalRequest:
+        policy_file = self.policies.current()
+        policy = policy_file.match(opening.action, dag_id=origin.dag_id if origin else None)
+        policies.check_asserted(policy, opening.policy)
+        variables = expression_variables(opening.action, opening.evidence, requesters)
+        check_not_denied(policy, variables)
+        barred = () if policy.self_approval == "allowed" else requesters
+        progress.check_can_be_met(policy, policy_file, variables, barred=barred)
+        gate.check_text("justification", opening.action.justification)
+        return ApprovalRequest(
+            id=request_id,
+            revision=1,
+            state=State.PENDING,
+            action=opening.action,
+            evidence=opening.evidence,
+            action_digest=digest_of_action(opening.action, opening.evidence),
+            gate=opening.gate,
+            opened_by=opened_by,
+            requesters=requesters,
+            origin=origin,
+            policy=policy.name,
+            policy_digest=policies.digest_of_policy(policy),
+            opened_at=now,
+            expires_at=now + policy.expires_after,
+        )
+
+    def _settle_prior(
+        self, tx: Transaction, prior: ApprovalRequest, draft: ApprovalRequest, *, actor: str, now: datetime
+    ) -> ApprovalRequest | None:
+        """Return the prior request of this slot if it answers the opening, else close it and return None."""
+        same = (prior.action_digest, prior.policy_digest) == (draft.action_digest, draft.policy_digest)
+        same_try = bool(prior.origin and draft.origin and prior.origin.ti_id == draft.origin.ti_id)
+        match prior.state:
+            case State.PENDING:
+                if same and now < prior.expires_at:
+                    return prior
+                self._close(tx, prior, State.SUPERSEDED, f"superseded by {draft.id}", actor=actor, now=now)
+            case State.APPROVED:
+                if same and prior.receipt_expires_at and now < prior.receipt_expires_at:
+                    return prior
+                self._close(tx, prior, State.REVOKED, f"superseded by {draft.id}", actor=actor, now=now)
+            case State.REDEEMED if draft.origin and prior.redeemed_by == draft.origin.ti_id:
+                # Whichever try opened it: this one is at it (a rescheduled task runs anew within its try).
+                return prior
+            case State.REDEEMED:
+                self._close_unreported(tx, prior, actor=actor, now=now)
+            case State.DENIED | State.EXPIRED | State.CANCELLED if same and same_try:
+                # The same try asks again after its answer: the answer stands. A new try may ask anew.
+                return prior
+            case _:
+                pass
+        return None
+
+    def _close_unreported(
+        self, tx: Transaction, prior: ApprovalRequest, *, actor: str, now: datetime
+    ) -> None:
+        """Fail what an earlier try redeemed and never reported: its worker is gone."""
+        outcome = Outcome(
+            published=False, detail="no outcome was reported by the try that redeemed it", reported_at=now
+        )
+        closed = replace(
+            gate.move(prior, State.FAILED, now=now, because=prior.decided_because), outcome=outcome
+        )
+        tx.append(draft_entry("outcome.reported", closed, actor=actor, now=now, outcome=to_json(outcome)))
+        tx.update_request(closed)
+
+    def _insert(self, tx: Transaction, draft: ApprovalRequest, *, actor: str) -> None:
+        tx.insert_request(draft)
+        tx.append(
+            draft_entry(
+                "request.opened",
+                draft,
+                actor=actor,
+                now=draft.opened_at,
+                action=to_json(draft.action),
+                evidence=to_json(draft.evidence),
+                origin=to_json(draft.origin) if draft.origin else None,
+                requesters=list(draft.requesters),
+                gate=draft.gate,
+                expires_at=to_json(draft)["expires_at"],
+            )
+        )
+
+
+def digest_of_opening(opening: Opening) -> str:
+    """Return the digest by which a repeated Idempotency-Key is held against its first use."""
+    return digest_of(to_json(opening))
