@@ -20,6 +20,7 @@ from airflow_approvals.core import gate
 from airflow_approvals.core.errors import (
     AlreadyDecidedError,
     ApprovalsError,
+    IdempotencyConflictError,
     NoPolicyError,
     NotAllowedError,
     PolicyDeniesError,
@@ -43,9 +44,10 @@ from airflow_approvals.core.policy import PolicyFile, parse_policy_file
 from airflow_approvals.core.receipt import check_covers, verify_receipt
 from airflow_approvals.core.signature import public_keys_from_json
 from airflow_approvals.keys import load_signer
-from airflow_approvals.service import Opening, Service
+from airflow_approvals.ports import StoredIdempotencyKey
+from airflow_approvals.service import Opened, Opening, Service
 from airflow_approvals.store.schema import create_tables
-from airflow_approvals.store.sql import SqlStore, create_store
+from airflow_approvals.store.sql import SqlStore, SqlTransaction, create_store
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MOSTLY_NOT = [False, False, False, False, True]
@@ -315,6 +317,29 @@ def test_the_same_key_or_policy_is_recorded_once(world: World) -> None:
     world.policies.use(CHANGED)
     world.service.record_policy(now=NOON)
     assert world.store.ledger_size() == size + 1
+
+
+def test_of_two_calls_with_one_key_at_once_the_second_gets_the_request_of_the_first(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(opening: Opening, request_id: str) -> Opened:
+        return world.service.open_for_person(
+            Person("engineer"), opening, key="k", request_id=request_id, now=NOON
+        )
+
+    first = ask(an_opening(), "first")
+    find = SqlTransaction.find_idempotency_key
+    looks: list[str] = []
+
+    def find_too_early(transaction: SqlTransaction, caller: str, key: str) -> StoredIdempotencyKey | None:
+        looks.append(key)
+        return None if len(looks) % 2 else find(transaction, caller, key)
+
+    monkeypatch.setattr(SqlTransaction, "find_idempotency_key", find_too_early)
+    assert ask(an_opening(), "second") == Opened(request=first.request, created=False)
+    with pytest.raises(IdempotencyConflictError):
+        ask(an_opening("other"), "third")
+    assert len(looks) == 4
 
 
 def test_processes_with_different_keys_do_not_take_turns_in_recording_them(

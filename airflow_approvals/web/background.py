@@ -28,6 +28,7 @@ class Background:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._followed: str | None = None
+        self._key_recorded = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -78,7 +79,10 @@ class Background:
         self._followed = digest
 
     def _record_key(self, at: datetime) -> None:
-        self._service.record_key(now=at)
+        """Record the key once per process: it signs with the same one until it ends."""
+        if not self._key_recorded:
+            self._service.record_key(now=at)
+            self._key_recorded = True
 
     def _sign_checkpoint(self, at: datetime) -> None:
         ensure_checkpoint(self._service, self._backend.settings.ledger_origin, now=at)
