@@ -1,4 +1,4 @@
-"""`make demo`: see `demo.walk`; `make demo AUTO=1`: see `demo.promises`."""
+"""`make demo`: see `demo.walk`; `make demo AUTO=1`: see `demo.promises.subjects`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -15,13 +17,14 @@ from rich.console import Console
 from airflow_approvals.core.errors import ApprovalsError
 from demo.calls import Stage
 from demo.embedded import DemoError, EmbeddedAirflow
-from demo.places import CHECKOUT, prepare
-from demo.promises import Promises, attack_after_the_end, attack_while_running
+from demo.places import CHECKOUT, Places, prepare
+from demo.promises.subjects import attack_while_running, inspect_after_the_end, new_board, surroundings
 from demo.screen import console
 from demo.walk import walk
 
 ROLES = {"engineer": "user", "alice": "viewer", "bob": "viewer"}
 OUTSIDER = {"mallory": "viewer"}
+ATTACKS = {"attacks": CHECKOUT / "demo" / "dags"}
 
 
 def main() -> int:
@@ -37,7 +40,7 @@ def main() -> int:
 
 def _by_hand() -> int:
     try:
-        with _airflow(ROLES, attacks=False) as airflow:
+        with _airflow(prepare(tuple(ROLES)), ROLES) as airflow:
             _walk_and_stay(airflow)
     except KeyboardInterrupt:
         console.print()
@@ -61,13 +64,15 @@ def _walk_and_stay(airflow: EmbeddedAirflow) -> None:
 
 def _auto() -> int:
     started = time.monotonic()
-    promises = Promises()
+    promises = new_board()
     try:
-        with _airflow(ROLES | OUTSIDER, attacks=True) as airflow:
+        roles = ROLES | OUTSIDER
+        places = prepare(tuple(roles))
+        with surroundings(places) as env, _airflow(places, roles, attacks=ATTACKS, env=env) as airflow:
             stage = Stage(airflow)
             attack_while_running(stage, promises)
         console.print("\nAirflow has been stopped; what follows needs files and public keys alone\n")
-        attack_after_the_end(stage, promises)
+        inspect_after_the_end(stage, promises)
     except (DemoError, ApprovalsError) as error:
         _print_error(error)
     except KeyboardInterrupt:
@@ -82,10 +87,16 @@ def _auto() -> int:
     return 0 if ok else 1
 
 
-def _airflow(roles: dict[str, str], *, attacks: bool) -> EmbeddedAirflow:
+def _airflow(
+    places: Places,
+    roles: dict[str, str],
+    *,
+    attacks: Mapping[str, Path] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> EmbeddedAirflow:
     console.print("starting an Airflow of its own (about half a minute) ...")
-    folders = {"dags": CHECKOUT / "dags"} | ({"attacks": CHECKOUT / "demo" / "dags"} if attacks else {})
-    return EmbeddedAirflow(prepare(tuple(roles)), roles=roles, dag_folders=folders)
+    folders = {"dags": CHECKOUT / "dags", **(attacks or {})}
+    return EmbeddedAirflow(places, roles=roles, dag_folders=folders, env=env or {})
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:

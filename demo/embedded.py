@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -36,11 +37,18 @@ class DemoError(Exception):
 class EmbeddedAirflow:
     """api-server, scheduler, dag-processor and triggerer on SQLite and loopback, as a context manager."""
 
-    def __init__(self, places: Places, *, roles: dict[str, str], dag_folders: dict[str, Path]) -> None:
+    def __init__(
+        self,
+        places: Places,
+        *,
+        roles: dict[str, str],
+        dag_folders: dict[str, Path],
+        env: Mapping[str, str],
+    ) -> None:
         self.places = places
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.env = _environment(places, self.url, self.port, roles, dag_folders)
+        self.env = _environment(places, self.url, self.port, roles, dag_folders) | dict(env)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
