@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from airflow_approvals.core.errors import LostWriteError, ReceiptUsedError
+from airflow_approvals.core.errors import ApprovalsError, LostWriteError, ReceiptUsedError
 from airflow_approvals.hooks.approvals import ApprovalsHook, dataset_of
 from airflow_approvals.operators.links import ApprovalRequestLink
 from airflow_approvals.operators.reports import read_report
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_approvals.core.model import Action, ApprovalRequest, Evidence
-    from airflow_approvals.hooks.approvals import Redeemed
+    from airflow_approvals.hooks.approvals import Redeemed, Report
 
 
 class ApprovedOperator(BaseOperator):
@@ -145,9 +145,26 @@ class ApprovedOperator(BaseOperator):
         dataset_of(request)
         used = hook.redeem(request.id, action=self.action())
         with hook.reporting(request.id) as report:
-            facts = self.act(context, used)
+            try:
+                facts = self.act(context, used)
+            except ApprovalsError:
+                raise  # it says itself that nothing was written
+            except BaseException:
+                self._report_what_stands(used.request, report)
+                raise
             report.digest = facts["sha256"]
         return {"request_id": request.id, **facts}
+
+    def _report_what_stands(self, request: ApprovalRequest, report: Report) -> None:
+        """Have a write reported that was ended from outside after it appeared: it did not fail."""
+        try:
+            written = self.find_written(request)
+        except Exception:
+            self.log.exception("Request %s: its destination cannot be asked", request.id)
+            return
+        if written is not None:
+            report.done, report.digest = True, written["sha256"]
+            report.detail = "the task was ended from outside, after everything was written"
 
     def _evidence(self, hook: ApprovalsHook) -> Evidence:
         from airflow_approvals.core.model import Evidence

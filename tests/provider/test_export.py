@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow.sdk import DAG, BaseOperator
 
 from airflow_approvals.core.errors import ServiceUnavailableError
@@ -164,6 +165,28 @@ def test_bytes_swapped_between_redeem_and_copy_never_appear(
     assert run.states == {"publish": "failed"}
     assert list(target.parent.iterdir()) == []
     assert [request.state for request in runs.site.requests_of(run.run_id)] == [State.FAILED]
+
+
+@pytest.mark.parametrize("appeared", [True, False], ids=["after it appeared", "before"])
+def test_a_task_that_is_ended_in_the_middle_reports_what_stands(
+    runs: Runs, staged: Path, monkeypatch: pytest.MonkeyPatch, appeared: bool
+) -> None:
+    act = ApprovedExportOperator.act
+
+    def act_and_end(operator: ApprovedExportOperator, context: Any, used: Redeemed) -> dict[str, Any]:
+        if appeared:
+            act(operator, context, used)
+        raise AirflowTaskTimeout
+
+    monkeypatch.setattr(ApprovedExportOperator, "act", act_and_end)
+    dag, target = export_dag("ended", staged)
+    run = runs.test(dag)
+    assert run.states == {"publish": "failed"}
+    assert target.exists() is appeared
+    (request,) = runs.site.requests_of(run.run_id)
+    assert request.state is (State.COMPLETED if appeared else State.FAILED)
+    assert request.outcome is not None
+    assert (request.outcome.digest == request.evidence.datasets[0].sha256) is appeared
 
 
 # --- what was approved ---------------------------------------------------------------------------------
