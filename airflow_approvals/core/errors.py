@@ -55,6 +55,12 @@ class TaskInstanceRefusedError(NotAllowedError):
     type = "task-instance-refused"
 
 
+class NotLentError(NotAllowedError):
+    """This task instance holds no approval that covers the sealed or protected secret that it reads."""
+
+    type = "not-lent"
+
+
 class RequestNotFoundError(ApprovalsError):
     """There is no such request, or the caller may not see it."""
 
@@ -254,6 +260,12 @@ class ReceiptInvalidError(VerificationError):
     """A receipt is not signed by a known key, or does not say what it is used for."""
 
     type = "receipt-invalid"
+
+
+class SealBrokenError(VerificationError):
+    """A sealed secret does not open: it was changed, moved, or its key is gone."""
+
+    type = "seal-broken"
 
 
 def error_types() -> dict[str, type[ApprovalsError]]:
