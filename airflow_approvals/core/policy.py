@@ -22,6 +22,7 @@ from airflow_approvals.core.assignment import assign
 from airflow_approvals.core.canonical import digest_of
 from airflow_approvals.core.errors import InvalidRequestError, NoPolicyError, PolicyError
 from airflow_approvals.core.model import Action, Channel
+from airflow_approvals.core.policy_gates import GatedOperator, ProtectedNames, policies_named
 from airflow_approvals.core.policy_match import covers, covers_name, places_of
 from airflow_approvals.core.policy_words import (
     KIND,
@@ -166,13 +167,6 @@ class Policy(_Part):
         return tuple(dict.fromkeys(rule.group for rule in self.require))
 
 
-class GatedOperator(_Part):
-    """An operator that is gated wherever it stands."""
-
-    operator: Annotated[StrictStr, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,249}$")]
-    policy: Name
-
-
 class PolicyFile(_Part):
     """The whole file; groups, channels and policies are known to fit together."""
 
@@ -180,7 +174,8 @@ class PolicyFile(_Part):
     groups: Annotated[dict[Name, Group], _NON_EMPTY]
     channels: dict[Name, ChannelSettings] = {}
     policies: Annotated[tuple[Policy, ...], Field(min_length=1, max_length=500)]
-    protected_connections: tuple[NameGlob, ...] = ()
+    protected_connections: ProtectedNames = ()
+    protected_variables: ProtectedNames = ()
     gated_operators: tuple[GatedOperator, ...] = ()
 
     @field_validator("version", mode="before")
@@ -239,7 +234,6 @@ class PolicyFile(_Part):
             f"groups.{name}.slack_usergroup" for name, group in self.groups.items() if group.slack_usergroup
         ]
         keys += [f"channels.{name}" for name, channel in self.channels.items() if channel.kind != "slack"]
-        keys += [key for key in ("protected_connections", "gated_operators") if getattr(self, key)]
         for policy in self.policies:
             keys += [f"policies.{policy.name}.{key}" for key in _LATER if getattr(policy, key)]
         return tuple(f"{key}: accepted, not acted on in this version" for key in keys)
@@ -320,10 +314,9 @@ def _cross_problems(value: Any) -> Iterator[tuple[Path, str]]:
                 yield ("policies", at, *path), reason
         for path, reason in _unsatisfiable(policy, groups):
             yield ("policies", at, *path), reason
-    for at, part in enumerate(_as_list(file.get("gated_operators"))):
-        asserted = _as_dict(part).get("policy")
-        if isinstance(asserted, str) and asserted not in names:
-            yield ("gated_operators", at, "policy"), f"unknown policy {asserted!r}"
+    for path, asserted in policies_named(file):
+        if asserted not in names:
+            yield path, f"unknown policy {asserted!r}"
 
 
 def _names_in(
