@@ -1,4 +1,4 @@
-"""What the policy file says of tasks and secrets that DAG authors do not ask for: gated and protected ones."""
+"""What the policy file gates and protects without a word in the DAG: tasks, connections, variables."""
 
 from __future__ import annotations
 
@@ -51,10 +51,11 @@ class GatedOperator(BaseModel):
 
     def rule(self, number: int) -> GateRule:
         """Return this entry as the dag processor reads it."""
-        given = self.model_dump(mode="json", exclude_none=True)
-        return GateRule(
-            number=number, **{key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
-        )
+        given: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in self.model_dump(mode="json", exclude_none=True).items()
+        }
+        return GateRule(number=number, **given)
 
 
 class Protected(BaseModel):
