@@ -162,6 +162,46 @@ class Outcome:
     reported_at: datetime
 
 
+class GrantKind(StrEnum):
+    """What may approve a request in place of votes on it."""
+
+    STANDING = "standing"
+    BREAK_GLASS = "break_glass"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """Why a request was approved without votes of its own."""
+
+    kind: GrantKind
+    by: tuple[Person, ...]  # who broke the glass, or whose votes on the standing approval count for this run
+    reason: str
+    standing_id: str | None = None  # the request whose decision stands
+    standing_receipt_sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandingTerms:
+    """What a standing approval answers: later runs of one gate with the same action, for some days."""
+
+    approved_id: str  # the request that was approved before, whose evidence later runs are held against
+    days: int
+    dag_id: str
+    task_id: str
+    gate: str
+    source: str | None = None  # a glob that a later run's source may fit instead of being the same
+    destination: str | None = None  # likewise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """One thing that is not as it was when a standing approval was given, in words and counts."""
+
+    watched: str  # as the policy's `void_on` names it, or `policy`
+    was: str
+    now: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class ApprovalRequest:
     """One action that waits for, or has had, its decision."""
@@ -191,6 +231,10 @@ class ApprovalRequest:
     redeemed_in: str | None = None  # the task that ti_id is a try of, as `service.actor_of` names it
     redeemed_at: datetime | None = None
     outcome: Outcome | None = None
+    standing: StandingTerms | None = None  # what its approval answers for later; it is never redeemed itself
+    granted: Grant | None = None  # approved by something else than votes on it
+    voided: str | None = None  # the standing approval that ended because of this request
+    drift: tuple[Drift, ...] = ()  # why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,9 +256,10 @@ class Entry:
     body: bytes
 
 
-def digest_of_action(action: Action, evidence: Evidence) -> str:
-    """Return the digest that binds a request to what would happen with which bytes."""
-    return digest_of({"action": to_json(action), "evidence": to_json(evidence)})
+def digest_of_action(action: Action, evidence: Evidence, standing: StandingTerms | None = None) -> str:
+    """Return the digest that binds a request to what would happen with which bytes, and for how long."""
+    bound = {"action": to_json(action), "evidence": to_json(evidence)}
+    return digest_of(bound if standing is None else {**bound, "standing": to_json(standing)})
 
 
 Noun = TypeVar("Noun")

@@ -22,6 +22,7 @@ from airflow_approvals.core.assignment import assign
 from airflow_approvals.core.canonical import digest_of
 from airflow_approvals.core.errors import InvalidRequestError, NoPolicyError, PolicyError
 from airflow_approvals.core.model import Action, Channel
+from airflow_approvals.core.policy_channels import KINDS, AnyChannel, path_in_file
 from airflow_approvals.core.policy_gates import GatedOperator, ProtectedNames, policies_named
 from airflow_approvals.core.policy_match import covers, covers_name, places_of
 from airflow_approvals.core.policy_words import (
@@ -33,6 +34,7 @@ from airflow_approvals.core.policy_words import (
     NameGlob,
     UriGlob,
     User,
+    VoidWord,
 )
 from airflow_approvals.core.policy_yaml import Document, Path, Problem, read_yaml
 
@@ -40,8 +42,6 @@ ADMINS = "admins"
 """The optional group whose members may cancel and revoke any request."""
 
 _CROSS_CHECK = "cross_check"
-_LATER = ("remind_every", "escalate", "standing", "break_glass")
-"""Keys of a policy that are read and checked, and acted on by a later version."""
 
 _NON_EMPTY = Field(min_length=1)
 _PartType = TypeVar("_PartType", bound=BaseModel)
@@ -72,15 +72,6 @@ class Group(_Part):
         if not self.users and self.slack_usergroup is None:
             raise ValueError("an empty group; name users or a slack_usergroup")
         return self
-
-
-class ChannelSettings(BaseModel):
-    """Where prompts go; what else a kind needs is checked by the channel itself."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
-
-    kind: Literal["slack", "teams", "email", "webhook", "notifier"]
-    conn_id: Annotated[StrictStr, Field(min_length=1, max_length=250)] | None = None
 
 
 class Match(_Part):
@@ -124,17 +115,18 @@ class Rule(_Part):
 
 
 class Escalation(_Part):
-    """Whom to ask when nobody has answered for a while."""
+    """Whom to tell when a request is still open after a while, and where else to ask from then on."""
 
     after: Duration
     to: Name
+    notify: tuple[Name, ...] = ()
 
 
 class Standing(_Part):
     """For how long one approval may answer recurring actions, and which drift voids it."""
 
     max_days: Annotated[StrictInt, Field(ge=1, le=365)]
-    void_on: Annotated[tuple[Annotated[StrictStr, Field(min_length=1, max_length=100)], ...], _NON_EMPTY]
+    void_on: Annotated[tuple[VoidWord, ...], _NON_EMPTY]
 
 
 class BreakGlass(_Part):
@@ -172,7 +164,7 @@ class PolicyFile(_Part):
 
     version: Literal[1]
     groups: Annotated[dict[Name, Group], _NON_EMPTY]
-    channels: dict[Name, ChannelSettings] = {}
+    channels: dict[Name, AnyChannel] = {}
     policies: Annotated[tuple[Policy, ...], Field(min_length=1, max_length=500)]
     protected_connections: ProtectedNames = ()
     protected_variables: ProtectedNames = ()
@@ -233,9 +225,6 @@ class PolicyFile(_Part):
         keys = [
             f"groups.{name}.slack_usergroup" for name, group in self.groups.items() if group.slack_usergroup
         ]
-        keys += [f"channels.{name}" for name, channel in self.channels.items() if channel.kind != "slack"]
-        for policy in self.policies:
-            keys += [f"policies.{policy.name}.{key}" for key in _LATER if getattr(policy, key)]
         return tuple(f"{key}: accepted, not acted on in this version" for key in keys)
 
 
@@ -282,7 +271,7 @@ def _problems_of(document: Document) -> list[Problem]:
         details = error.errors(include_url=False, include_input=False, include_context=False)
         broken = {tuple(detail["loc"])[:depth] for detail in details for depth in range(len(detail["loc"]))}
         found = [
-            (tuple(detail["loc"]), _in_words(detail["type"], detail["msg"]))
+            (path_in_file(tuple(detail["loc"]), detail["type"]), _in_words(detail["type"], detail["msg"]))
             for detail in details
             # pydantic counts sound items only: a list whose items are broken is not also too short
             if detail["type"] != _CROSS_CHECK
@@ -328,6 +317,8 @@ def _names_in(
     yield ("break_glass", "group"), "group", _as_dict(policy.get("break_glass")).get("group"), groups
     for position, channel in enumerate(_as_list(policy.get("notify"))):
         yield ("notify", position), "channel", channel, channels
+    for position, channel in enumerate(_as_list(_as_dict(policy.get("escalate")).get("notify"))):
+        yield ("escalate", "notify", position), "channel", channel, channels
 
 
 def _unsatisfiable(policy: dict[str, Any], groups: Mapping[str, Group | None]) -> Iterator[tuple[Path, str]]:
@@ -378,6 +369,8 @@ _PLAIN_WORDS = {
     "model_attributes_type": "expected a map of keys",
     "string_type": "expected a string; put it in quotes",
     "int_type": "expected a whole number",
+    "union_tag_invalid": f"expected one of {', '.join(KINDS)}",
+    "union_tag_not_found": "is missing",
 }
 
 

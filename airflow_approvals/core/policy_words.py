@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, StrictStr, WithJsonSchema
 
+from airflow_approvals.core.drift import check_void_word
 from airflow_approvals.core.errors import InvalidRequestError
 from airflow_approvals.core.expressions import ExpressionError, check_expression
 from airflow_approvals.core.identity import person_named
@@ -73,4 +74,5 @@ User = Annotated[StrictStr, AfterValidator(_user)]
 Expression = Annotated[StrictStr, Field(min_length=1), AfterValidator(_expression)]
 UriGlob = Annotated[StrictStr, Field(min_length=1), AfterValidator(_glob)]
 NameGlob = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9._*-]{1,250}$")]
+VoidWord = Annotated[StrictStr, Field(min_length=1, max_length=100), AfterValidator(check_void_word)]
 Kind = Annotated[StrictStr, Field(pattern=r"^([a-z][a-z0-9_]{0,62}|\*)$")]

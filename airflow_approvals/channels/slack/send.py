@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from airflow_approvals.channels.outbox import SendError
 from airflow_approvals.channels.slack.message import Standing, note_of, prompt_of
@@ -11,7 +10,7 @@ from airflow_approvals.channels.slack.workspace import Workspaces
 from airflow_approvals.core import gate
 from airflow_approvals.core.errors import VoteRefusedError
 from airflow_approvals.core.model import ApprovalRequest, Channel
-from airflow_approvals.core.policy import ChannelSettings
+from airflow_approvals.core.policy_channels import ChannelSettings, SlackChannel
 from airflow_approvals.service import Service
 
 KIND = "slack"
@@ -82,16 +81,14 @@ def standing_of(service: Service, request: ApprovalRequest, base_url: str) -> St
 
 
 def _connection(settings: ChannelSettings) -> str:
-    if settings.conn_id is None:
-        raise SendError(
-            "the channel has no conn_id in the policy file; name a Slack connection", refused=True
-        )
-    return settings.conn_id
+    return _slack(settings).conn_id
 
 
 def _channel(settings: ChannelSettings) -> str:
-    extra: dict[str, Any] = settings.model_extra or {}
-    channel = extra.get("channel")
-    if not isinstance(channel, str) or not channel:
-        raise SendError("the channel has no channel in the policy file; name its Slack id", refused=True)
-    return channel
+    return _slack(settings).channel
+
+
+def _slack(settings: ChannelSettings) -> SlackChannel:
+    if not isinstance(settings, SlackChannel):
+        raise SendError(f"the channel is of kind {settings.kind} now, and was of kind slack", refused=True)
+    return settings
