@@ -6,7 +6,7 @@ Every function takes values and returns the next value, or raises. There is no o
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from airflow_approvals.core import progress
 from airflow_approvals.core.errors import (
@@ -175,7 +175,8 @@ def add_vote(
         return voted
     voters = ", ".join(vote.voter for vote in voted.votes)
     approved = move(voted, State.APPROVED, now=vote.cast_at, because=f"approved by {voters}")
-    return replace(approved, receipt_expires_at=vote.cast_at + policy.receipt_valid_for)
+    valid_for = timedelta(days=request.standing.days) if request.standing else policy.receipt_valid_for
+    return replace(approved, receipt_expires_at=vote.cast_at + valid_for)
 
 
 def add_question(request: ApprovalRequest, question: Question, *, now: datetime) -> ApprovalRequest:
@@ -234,6 +235,11 @@ def redeem(request: ApprovalRequest, *, ti_id: str, digest: str, now: datetime) 
 
     (1) what would be published is what was approved, (2) it was not used before, (3) the approval is live.
     """
+    if request.standing is not None:
+        raise NotApprovedError(
+            f"request {request.id} is a standing approval: it answers the requests of later runs and moves "
+            "nothing itself; run the task, its own request is approved by it"
+        )
     if digest != request.action_digest:  # (1)
         raise DigestMismatchError(
             f"request {request.id}: approved was {request.action_digest}, found {digest}; "

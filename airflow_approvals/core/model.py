@@ -220,6 +220,10 @@ class ApprovalRequest:
     policy_digest: str
     opened_at: datetime
     expires_at: datetime
+    reminded_at: datetime | None = None
+    escalated_at: datetime | None = None
+    escalated_to: str | None = None  # the group
+    next_notice_at: datetime | None = None  # when people are told again that it waits
     votes: tuple[Vote, ...] = ()
     questions: tuple[Question, ...] = ()
     decided_at: datetime | None = None

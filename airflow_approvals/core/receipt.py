@@ -26,8 +26,10 @@ from airflow_approvals.core.model import (
     Action,
     ApprovalRequest,
     Channel,
+    Grant,
     Person,
     Snapshot,
+    StandingTerms,
     Verdict,
     digest_of_action,
     from_json,
@@ -106,12 +108,14 @@ class Receipt:
     votes: tuple[ReceiptVote, ...]
     decided_at: datetime
     not_after: datetime
+    grant: Grant | None = None  # what approved in place of votes
+    standing: StandingTerms | None = None  # set: it answers later runs, and covers no bytes itself
     ledger: LedgerPlace | None = None  # None when only the envelope was verified
 
 
 def statement_of(request: ApprovalRequest, *, decided_at: datetime, not_after: datetime) -> dict[str, Any]:
     """Return the in-toto statement that `request` was approved at `decided_at` for use until `not_after`."""
-    if request.action_digest != digest_of_action(request.action, request.evidence):
+    if request.action_digest != digest_of_action(request.action, request.evidence, request.standing):
         raise DigestMismatchError(
             f"request {request.id} does not carry the digest of its own action and evidence; not signed"
         )
@@ -133,6 +137,8 @@ def statement_of(request: ApprovalRequest, *, decided_at: datetime, not_after: d
             "votes": _votes_json(request),
             "decided_at": rfc3339(decided_at),
             "not_after": rfc3339(not_after),
+            **({"grant": to_json(request.granted)} if request.granted else {}),
+            **({"standing": to_json(request.standing)} if request.standing else {}),
         },
     }
 
@@ -164,6 +170,11 @@ def verify_receipt(envelope: object, keys: PublicKeys) -> Receipt:
 
 def check_covers(receipt: Receipt, *, action_digest: str, now: datetime) -> None:
     """Raise unless `receipt` approves exactly the action and evidence of `action_digest`, at `now`."""
+    if receipt.standing is not None:
+        raise ReceiptInvalidError(
+            f"receipt of request {receipt.request_id}: it states a standing approval, which covers no bytes "
+            "itself; every run has a receipt of its own"
+        )
     if receipt.action_digest != action_digest:
         raise DigestMismatchError(
             f"receipt of request {receipt.request_id}: expected digest {receipt.action_digest}, "
@@ -272,6 +283,8 @@ def _receipt(statement: Statement, keyid: str, payload_sha256: str) -> Receipt:
         votes=tuple(_vote(vote, facts.requesters) for vote in facts.votes),
         decided_at=time_of(facts.decided_at),
         not_after=time_of(facts.not_after),
+        grant=from_json(Grant, facts.grant.model_dump()) if facts.grant else None,
+        standing=from_json(StandingTerms, facts.standing.model_dump()) if facts.standing else None,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from airflow_approvals.core.model import Channel, Verdict
+from airflow_approvals.core.model import Channel, GrantKind, Verdict
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://airflow-approvals.github.io/receipt/v1"
@@ -76,6 +76,28 @@ class StatedVote(_Strict):
     self_approval: bool
 
 
+class StatedGrant(_Strict):
+    """`model.Grant`: what approved in place of votes."""
+
+    kind: Annotated[GrantKind, Field(strict=False)]
+    by: Annotated[list[Name], Field(min_length=1)]
+    reason: str
+    standing_id: Name | None
+    standing_receipt_sha256: Sha256 | None
+
+
+class StatedStanding(_Strict):
+    """`model.StandingTerms`: what the approval answers for later."""
+
+    approved_id: Name
+    days: int = Field(ge=1)
+    dag_id: Name
+    task_id: Name
+    gate: str
+    source: str | None
+    destination: str | None
+
+
 class StatedPredicate(_Strict):
     """The facts of the decision."""
 
@@ -90,6 +112,9 @@ class StatedPredicate(_Strict):
     votes: list[StatedVote]
     decided_at: str
     not_after: str
+    # Written only where there is one: most receipts rest on votes, and are for one run.
+    grant: StatedGrant | None = None
+    standing: StatedStanding | None = None
 
 
 class Statement(_Strict):

@@ -117,7 +117,7 @@ def check_receipt(
         if bundle is None:
             return None
         receipt = verify_bundle(bundle, public_keys_from_json(public_keys(service)))
-        digest = digest_of_action(request.action, request.evidence)
+        digest = digest_of_action(request.action, request.evidence, request.standing)
         if (receipt.request_id, receipt.action_digest) != (request.id, digest):
             raise ReceiptInvalidError(
                 "the receipt is genuine, and of something else than this page shows; do not rely on either"
