@@ -99,6 +99,9 @@ class Transaction(Protocol):
         Rows that another process has locked are left to it.
         """
 
+    def find_unanswered(self, now: datetime, *, limit: int) -> Sequence[ApprovalRequest]:
+        """Return, locked in the same way, pending requests whose `next_notice_at` has come."""
+
 
 class Store(Protocol):
     """Where requests and the ledger live."""

@@ -102,6 +102,18 @@ def find_due(connection: Connection, now: datetime, *, limit: int) -> Sequence[A
     return [from_json(ApprovalRequest, document) for document in connection.execute(query).scalars()]
 
 
+def find_unanswered(connection: Connection, now: datetime, *, limit: int) -> Sequence[ApprovalRequest]:
+    """Return, locked, open requests that people are to be told of again by `now`; locked rows are skipped."""
+    query = (
+        select(requests.c.document)
+        .where(requests.c.state == State.PENDING, requests.c.next_notice_at <= now)
+        .order_by(requests.c.next_notice_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return [from_json(ApprovalRequest, document) for document in connection.execute(query).scalars()]
+
+
 def list_requests(connection: Connection, wanted: RequestFilter) -> Page:
     """Return one page, newest first; raise `InvalidRequestError` for a page that nobody can want."""
     if not 1 <= wanted.limit <= MAX_PAGE or wanted.offset < 0:
@@ -182,6 +194,7 @@ def _columns(request: ApprovalRequest) -> dict[str, Any]:
         "opened_at": request.opened_at,
         "expires_at": request.expires_at,
         "receipt_expires_at": request.receipt_expires_at,
+        "next_notice_at": request.next_notice_at,
         "document": to_json(request),
     }
 

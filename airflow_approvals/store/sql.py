@@ -59,6 +59,9 @@ class SqlTransaction:
     def find_due(self, now: datetime, *, limit: int) -> Sequence[ApprovalRequest]:
         return requests.find_due(self._connection, now, limit=limit)
 
+    def find_unanswered(self, now: datetime, *, limit: int) -> Sequence[ApprovalRequest]:
+        return requests.find_unanswered(self._connection, now, limit=limit)
+
 
 class SqlStore:
     """Requests and the ledger, on SQLite or PostgreSQL."""
