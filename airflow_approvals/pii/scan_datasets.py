@@ -11,6 +11,7 @@ from typing import Any
 
 from airflow_approvals.core.canonical import digest_of
 from airflow_approvals.core.errors import DatasetError, SourceEmptyError
+from airflow_approvals.pii.engine_identity import engine_digest, engine_words
 from airflow_approvals.pii.findings import BatchFindings
 from airflow_approvals.pii.json_rows import batch_of_rows
 from airflow_approvals.pii.masking.operators import Operator
@@ -153,29 +154,6 @@ class PartCount:
         findings = digest_of({name: digest.hexdigest() for name, digest in self._digests.items()})
         part = PartScan(name=self._name, rows=report.rows, findings=report.findings, findings_sha256=findings)
         return part, report
-
-
-def engine_words(scanner: Scanner) -> str:
-    """Return Presidio's version and the model, as a report tells them."""
-    from importlib.metadata import version
-
-    config = scanner.config
-    model = config.nlp_conf or config.analyzer_conf or config.model
-    return f"presidio-analyzer {version('presidio-analyzer')}, {model}, {config.language}"
-
-
-def engine_digest(scanner: Scanner) -> str:
-    """Return the SHA-256 of everything in the configuration that decides what is found."""
-    config = scanner.config
-    files = (config.analyzer_conf, config.nlp_conf, config.recognizers_conf)
-    return digest_of(
-        {
-            "engine": engine_words(scanner),
-            "files": [path.read_text(encoding="utf-8") if path else None for path in files],
-            "typed": config.typed,
-            "normalise_digits": config.normalise_digits,
-        }
-    )
 
 
 def merged_reports(reports: Sequence[ScanReport]) -> ScanReport:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
+from airflow_approvals.core.errors import SourceChangedError
+from airflow_approvals.core.model import to_json
 from airflow_approvals.pii.masking.arrow import masked_schema
 from airflow_approvals.pii.masking.datasets import collect_values
 from airflow_approvals.pii.masking.keys import KeyRing
 from airflow_approvals.pii.masking.known_values import ValueIndex
 from airflow_approvals.pii.masking.reading import DatasetReader, columns_of
+from airflow_approvals.pii.masking.recorded import RecordedFinder, identity_of, identity_of_keys
 from airflow_approvals.pii.masking.rules import MaskingRules, Treatment
 from airflow_approvals.pii.masking.tables import TableMasker
 from airflow_approvals.pii.masking.texts import Finder
+from airflow_approvals.pii.pace import Pace
+from airflow_approvals.pii.resuming import open_work
 from airflow_approvals.pii.verify import Verifier
 from airflow_approvals.pii.verify_report import VerifyReport
-from airflow_approvals.staging.locations import locate
+from airflow_approvals.staging.locations import local_path, locate
+from airflow_approvals.staging.snapshot import take_snapshot
 
 Columns = dict[str, list[Any]]
 
@@ -31,16 +38,56 @@ def verify_masked(
     source_conn_id: str | None = None,
     masked_conn_id: str | None = None,
     format: str | None = None,  # the word that users know
+    pace: Pace | None = None,
 ) -> VerifyReport:
     """Return whether masking holds, both datasets read batch by batch.
 
     `known` is what was found in the source; without it the source is scanned. With the `keys`, cells are
-    computed again. Raises a `DatasetError` where either cannot be read; all else that is wrong is reported.
+    computed again. Where the masked dataset is a local one, a run that was killed is taken up by the next:
+    what the scans found is not looked for again. Raises a `DatasetError` where either cannot be read; all
+    else that is wrong is reported.
     """
     source = DatasetReader(locate(source_uri, source_conn_id), format)
     masked = DatasetReader(locate(masked_uri, masked_conn_id), format)
+    before, after = (take_snapshot(reader.location, format=format) for reader in (source, masked))
+    pair = _Pair(source=source, masked=masked, rows=before.rows, pace=pace or Pace(lambda _: None))
+    path = local_path(masked_uri)
+    if path is None:
+        report = _verify(pair, rules, finder, keys, known)
+    else:
+        state = {
+            "source": to_json(before),
+            "masked": to_json(after),
+            "rules": rules.digest,
+            "keys": identity_of_keys(keys),
+            "finder": identity_of(finder),
+            "source_is_scanned": known is None,
+        }
+        with open_work(path, "verify", state) as work:
+            report = _verify(pair, rules, RecordedFinder(finder, work.file("found")), keys, known)
+    if (source.sha256, masked.sha256) != (before.sha256, after.sha256):
+        raise SourceChangedError(
+            f"{masked_uri}: it or its source changed while they were held against each other; verify again"
+        )
+    return report
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    source: DatasetReader
+    masked: DatasetReader
+    rows: int
+    pace: Pace
+
+
+def _verify(
+    pair: _Pair, rules: MaskingRules, finder: Finder, keys: KeyRing | None, known: ValueIndex | None
+) -> VerifyReport:
+    source, masked, pace = pair.source, pair.masked, pair.pace
     if known is None:
-        known = collect_values(source, rules, finder)
+        pace.begin("finding", pair.rows)
+        known = collect_values(source, rules, finder, pace=pace)
+    pace.begin("verifying", pair.rows)
     masker = TableMasker(rules, keys, finder) if keys is not None else None
     verifier = Verifier(rules, known, finder, masker=masker)
     if source.layout != masked.layout:
@@ -49,6 +96,7 @@ def verify_masked(
     while before.rows and after.rows:
         rows = min(before.rows, after.rows)
         verifier.check_batch(before.take(rows), after.take(rows))
+        pace.add(rows, resumed=isinstance(finder, RecordedFinder) and finder.is_resuming)
     left, more = before.count_rest(), after.count_rest()
     if left or more:
         verifier.break_promise(f"the output lacks {left} rows of the input, and has {more} of its own")

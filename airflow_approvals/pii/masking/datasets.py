@@ -1,8 +1,9 @@
 """A staged dataset masked into another one: same format, same parts, same rows in the same order.
 
 Read in record batches, so memory is bounded by the batch (and eight bytes for every distinct value). What is
-written appears at once or not at all. The source is read twice: first to know every value, so that a value
-found in one row is masked in the texts of all others; the second reading must see the same bytes.
+written appears at once or not at all; finished parts wait for the others in the folder of the run. The source
+is read twice: first to know every value, so that a value found in one row is masked in the texts of all
+others; the second reading must see the same bytes.
 """
 
 from __future__ import annotations
@@ -13,21 +14,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from airflow_approvals.core.errors import DestinationError, InvalidRequestError, SourceEmptyError
-from airflow_approvals.core.model import Snapshot
+from airflow_approvals.core.errors import DestinationError, InvalidRequestError, SourceChangedError
+from airflow_approvals.core.model import Snapshot, to_json
 from airflow_approvals.pii.masking.arrow import mask_batch
+from airflow_approvals.pii.masking.finished import (
+    FinishedPart,
+    finished_parts,
+    merged_counts,
+    note_finished,
+    open_part,
+)
 from airflow_approvals.pii.masking.keys import KeyRing
 from airflow_approvals.pii.masking.known_values import ValueIndex
 from airflow_approvals.pii.masking.operators import Replace
 from airflow_approvals.pii.masking.reading import DatasetReader, check_keys, columns_of, rows_of
+from airflow_approvals.pii.masking.recorded import RecordedFinder, identity_of, identity_of_keys
 from airflow_approvals.pii.masking.rules import ColumnRule, LeafRule, MaskingRules, Treatment
 from airflow_approvals.pii.masking.tables import TableMasker
 from airflow_approvals.pii.masking.texts import Finder
 from airflow_approvals.pii.masking.writing import open_writer
+from airflow_approvals.pii.pace import Pace
+from airflow_approvals.pii.resuming import Work, open_work
 from airflow_approvals.staging.formats import find_layout
 from airflow_approvals.staging.locations import Listing, LocalLocation, Part, local_path, locate
 from airflow_approvals.staging.publish_local import LocalTarget
-from airflow_approvals.staging.snapshot import snapshot
+from airflow_approvals.staging.snapshot import snapshot, take_snapshot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +62,7 @@ class MaskedDataset:
     snapshot: Snapshot
     report: MaskReport
     known: ValueIndex
+    resumed_parts: int = 0  # that an earlier run had finished
 
 
 def mask_dataset(
@@ -63,29 +75,44 @@ def mask_dataset(
     source_conn_id: str | None = None,
     format: str | None = None,  # the word that users know
     overwrite: bool = False,
+    pace: Pace | None = None,
 ) -> MaskedDataset:
     """Mask the dataset at `source_uri` into one at `destination_uri`, a local path.
 
-    Raises a `DatasetError` of the source's, `DestinationError` (it is as it was before), or
+    A run that was killed is taken up by the next one: finished parts are kept, and what was found is not
+    looked for again. Raises a `DatasetError` of the source's, `DestinationError` (it is as it was before), or
     `InvalidRequestError` where a rule does not fit a column.
     """
     reader = DatasetReader(locate(source_uri, source_conn_id), format)
     TableMasker(rules, keys, finder)  # missing keys are found before the first row is read
-    known = collect_values(reader, rules, finder)
-    masker = TableMasker(rules, keys, finder, known=known, collect=known)
-    with _destination(reader, destination_uri, overwrite=overwrite) as target:
-        _write(reader, masker, target)
-        if not masker.rows:
-            raise SourceEmptyError(f"{source_uri}: holds no rows; there is nothing to mask")
-        target.appear()
+    with _destination(reader, destination_uri, overwrite=overwrite) as (path, target):
+        source = take_snapshot(reader.location, format=format)
+        state = {
+            "source": to_json(source),
+            "rules": rules.digest,
+            "keys": identity_of_keys(keys),
+            "finder": identity_of(finder),
+        }
+        with open_work(path, "mask", state) as work:
+            run = _Run(reader, rules, work, pace or Pace(lambda _: None), rows=source.rows)
+            known = run.collect(RecordedFinder(finder, work.file("found")))
+            if reader.sha256 != source.sha256:
+                raise SourceChangedError(
+                    f"{source_uri}: changed between two readings; stage it completely before it is masked"
+                )
+            finished = run.mask(TableMasker(rules, keys, finder, known=known, collect=known))
+            for part in finished:
+                part.copy_to(target)
+            target.appear()
     made = snapshot(destination_uri, format=format)
-    if made.rows != masker.rows:
+    rows = sum(part.rows for part in finished)
+    if made.rows != rows:
         raise DestinationError(
-            f"{destination_uri}: {masker.rows} rows were written, and {made.rows} are there; mask again"
+            f"{destination_uri}: {rows} rows were written, and {made.rows} are there; mask again"
         )
     report = MaskReport(
-        rows=masker.rows,
-        masked=masker.masked,
+        rows=rows,
+        masked=merged_counts(rules, finished),
         dropped=tuple(rule.column for rule in rules.columns if rule.treatment is Treatment.DROP),
         became_text=tuple(rule.column for rule in rules.columns if rule.becomes),
         source_sha256=reader.sha256,
@@ -93,10 +120,14 @@ def mask_dataset(
         values=len(known),
         rules_digest=rules.digest,
     )
-    return MaskedDataset(snapshot=made, report=report, known=known)
+    return MaskedDataset(
+        snapshot=made, report=report, known=known, resumed_parts=sum(part.is_resumed for part in finished)
+    )
 
 
-def collect_values(reader: DatasetReader, rules: MaskingRules, finder: Finder) -> ValueIndex:
+def collect_values(
+    reader: DatasetReader, rules: MaskingRules, finder: Finder, *, pace: Pace | None = None
+) -> ValueIndex:
     """Return every value of a dataset that the rules mask, by reading it once."""
     known = ValueIndex()
     neutral = TableMasker(_without_keys(rules), KeyRing(), finder, collect=known, looks=1)
@@ -104,14 +135,53 @@ def collect_values(reader: DatasetReader, rules: MaskingRules, finder: Finder) -
         if isinstance(batch, list):
             check_keys(batch, rules)
         neutral.mask_columns(columns_of(batch, rules))
+        if pace is not None:
+            pace.add(len(batch), resumed=isinstance(finder, RecordedFinder) and finder.is_resuming)
     return known
 
 
-def _write(reader: DatasetReader, masker: TableMasker, target: Any) -> None:
-    for part in reader.listing.parts:
-        with target.open_sink(part.name) as write, open_writer(write, reader.layout) as writer:
-            for batch in reader.batches_of(part):
+class _Run:
+    """Both readings of one source, and what an earlier run has done of them."""
+
+    def __init__(
+        self, reader: DatasetReader, rules: MaskingRules, work: Work, pace: Pace, *, rows: int
+    ) -> None:
+        self._reader = reader
+        self._rules = rules
+        self._work = work
+        self._pace = pace
+        self._rows = rows
+
+    def collect(self, finder: RecordedFinder) -> ValueIndex:
+        """Return every value that is masked anywhere."""
+        self._pace.begin("finding", self._rows)
+        return collect_values(self._reader, self._rules, finder, pace=self._pace)
+
+    def mask(self, masker: TableMasker) -> list[FinishedPart]:
+        """Return all parts masked, in the folder of the work."""
+        self._pace.begin("masking", self._rows)
+        earlier = {part.name: part for part in finished_parts(self._work)}
+        finished = []
+        for number, part in enumerate(self._reader.listing.parts):
+            done = earlier.get(part.name)
+            if done is not None:
+                self._pace.add(done.rows, resumed=True)
+            else:
+                done = self._mask_part(masker, part, self._work.file(f"part-{number}"))
+            finished.append(done)
+        return finished
+
+    def _mask_part(self, masker: TableMasker, part: Part, path: Path) -> FinishedPart:
+        rows, masked = masker.rows, masker.masked
+        with open_part(path) as write, open_writer(write, self._reader.layout) as writer:
+            for batch in self._reader.batches_of(part):
                 writer.write(_masked(masker, batch))
+                self._pace.add(len(batch))
+        counts = {
+            column: {entity: count - masked[column].get(entity, 0) for entity, count in entities.items()}
+            for column, entities in masker.masked.items()
+        }
+        return note_finished(self._work, part.name, path, rows=masker.rows - rows, masked=counts)
 
 
 def _masked(masker: TableMasker, batch: Any) -> Any:
@@ -122,8 +192,8 @@ def _masked(masker: TableMasker, batch: Any) -> Any:
 
 
 @contextmanager
-def _destination(reader: DatasetReader, uri: str, *, overwrite: bool) -> Iterator[Any]:
-    """Yield where parts are written to; nothing is at `uri` before it appears."""
+def _destination(reader: DatasetReader, uri: str, *, overwrite: bool) -> Iterator[tuple[Path, Any]]:
+    """Yield the path, and where parts are written to; nothing is at `uri` before it appears."""
     if not reader.listing.is_folder:
         name = uri.rsplit("/", 1)[-1]
         made = find_layout(Listing(is_folder=False, parts=(Part(name=name, address=uri),)), None)
@@ -138,7 +208,7 @@ def _destination(reader: DatasetReader, uri: str, *, overwrite: bool) -> Iterato
         )
     _check_apart(reader, uri, path)
     with LocalTarget(uri, path, overwrite=overwrite).stage(reader.listing, {}) as staged:
-        yield staged
+        yield path, staged
 
 
 def _check_apart(reader: DatasetReader, uri: str, path: Path) -> None:
