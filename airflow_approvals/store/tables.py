@@ -239,34 +239,6 @@ lineage_events = Table(
     Index(None, "state", "id"),
 )
 
-# How far the ledger was read for lineage, and which process sends its events; one row.
-lineage_cursor = Table(
-    "approvals_lineage_cursor",
-    metadata,
-    Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("idx", BigInteger, nullable=False),
-    Column("lease", String(36), nullable=True),
-    Column("leased_until", UtcTime, nullable=True),
-)
-
-# Events on their way; those that were sent are remembered, so that a repeated one is known.
-lineage_events = Table(
-    "approvals_lineage_event",
-    metadata,
-    Column("id", BigId, primary_key=True, autoincrement=True),
-    Column("run_id", String(36), nullable=False),
-    Column("key", String(KEY_LENGTH), nullable=False),  # START, COMPLETE, ...: once for each run
-    Column("state", String(10), nullable=False),  # queued, aside, sent, refused
-    Column("body", Text, nullable=True),  # JSON; gone once it was sent
-    Column("queued_at", UtcTime, nullable=False),
-    Column("sent_at", UtcTime, nullable=True),
-    Column("tries", Integer, nullable=False),
-    Column("next_try_at", UtcTime, nullable=False),
-    Column("problem", String(PROBLEM_LENGTH), nullable=False),
-    UniqueConstraint("run_id", "key"),
-    Index(None, "state", "id"),
-)
-
 # Signatures that were taken, until they are too old to be sent again.
 seen_signatures = Table(
     "approvals_seen_signature",
