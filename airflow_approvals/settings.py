@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SECTION = "approvals"
+POLICY_FILE = Path("approvals") / "policy.yaml"
+"""Where the policy file is, under AIRFLOW_HOME, unless the option says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What the platform owner configured. Field names are the option names."""
 
-    policy_file: str  # path of the policy file; read by the API server only
+    policy_file: str  # path of the policy file
+    gated_operators: str  # auto, required or off: whether DAG files are parsed with the file's rules
     base_url: str  # where Airflow's API server is reached, without /approvals
     signing_key: str  # signer URI of securesystemslib; empty: a key file under AIRFLOW_HOME
     public_key_file: str  # public key JSON of a signer that cannot tell it (KMS, Vault, HSM)
@@ -21,6 +24,14 @@ class Settings:
     http_timeout: float  # seconds for one call of a worker to the service
     due_interval: float  # seconds between two looks for expired requests and lapsed approvals
     home: Path  # AIRFLOW_HOME
+
+
+def read_gating() -> tuple[Path, str]:
+    """Return the policy file's path and `gated_operators`: all that is needed where DAG files are parsed."""
+    from airflow.configuration import AIRFLOW_HOME, conf
+
+    path = conf.get(SECTION, "policy_file", fallback="") or Path(AIRFLOW_HOME) / POLICY_FILE
+    return Path(path), str(conf.get(SECTION, "gated_operators", fallback="") or "auto")
 
 
 def read_settings() -> Settings:
@@ -34,7 +45,8 @@ def read_settings() -> Settings:
     home = Path(AIRFLOW_HOME)
     api_url = conf.get("api", "base_url", fallback="") or "http://localhost:8080"
     return Settings(
-        policy_file=option("policy_file", str(home / "approvals" / "policy.yaml")),
+        gated_operators=option("gated_operators", "auto"),
+        policy_file=option("policy_file", str(home / POLICY_FILE)),
         base_url=option("base_url", str(api_url)).rstrip("/"),
         signing_key=option("signing_key", ""),
         public_key_file=option("public_key_file", ""),
