@@ -48,8 +48,15 @@ def _options() -> dict[str, dict[str, Any]]:
     """Return the options of `[approvals]`, by the names that `settings.Settings` has for them."""
     return {
         "policy_file": _option(
-            "The policy file, read by the API server only. Empty: approvals/policy.yaml under AIRFLOW_HOME.",
+            "The policy file, read by the API server, and for its gated_operators wherever DAG files are "
+            "parsed. Empty: approvals/policy.yaml under AIRFLOW_HOME.",
             example="/etc/airflow/approvals.yaml",
+        ),
+        "gated_operators": _option(
+            "Where DAG files are parsed (dag processor, workers): auto gates by the policy file where there "
+            "is one, required loads no DAG without it, off gates nothing.",
+            default="auto",
+            example="required",
         ),
         "base_url": _option(
             "Where workers, the triggerer and links reach Airflow's API server, without /approvals. "
