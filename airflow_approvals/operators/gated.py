@@ -11,12 +11,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
+from weakref import WeakKeyDictionary
 
 from airflow.sdk import BaseOperator, XComArg
 from airflow.sdk.bases.decorator import _TaskDecorator
 from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR
 from airflow.sdk.definitions.mappedoperator import MappedOperator, OperatorPartial
 
+from airflow_approvals.core.gated_rules import GateRule
 from airflow_approvals.operators.approved import ApprovedOperator
 from airflow_approvals.operators.gate import ApprovalGateOperator
 from airflow_approvals.operators.gated_task import GATE_FIELDS, execute, resume, resume_own
@@ -38,6 +40,28 @@ class Terms:
     own_fields: tuple[str, ...]  # template fields of the task itself
     show: tuple[str, ...]
     on_denied: str
+    connections: tuple[str, ...] = ()  # lent beside those that the arguments name
+    variables: tuple[str, ...] = ()
+    rules: tuple[GateRule, ...] = ()  # of the platform owner; the first that fits the destination counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """From what a gated class was made."""
+
+    base: type[BaseOperator]
+    own_fields: tuple[str, ...]
+    fields: Mapping[str, Any]
+    terms: Terms
+
+
+_MADE: WeakKeyDictionary[type, Made] = WeakKeyDictionary()
+"""Our own classes: what a class says of itself, any DAG file may say."""
+
+
+def find_made(cls: type[BaseOperator]) -> Made | None:
+    """Return from what `cls` was made, if it is a gated class."""
+    return _MADE.get(cls)
 
 
 @overload
@@ -53,6 +77,8 @@ def gated(
     justification: str = "",
     show: Sequence[str] = (),
     on_denied: str = "fail",
+    connections: Sequence[str] = (),
+    variables: Sequence[str] = (),
 ) -> Callable[[Thing], Thing]: ...
 
 
@@ -69,6 +95,8 @@ def gated(
     justification: str = "",
     show: Sequence[str] = (),
     on_denied: str = "fail",
+    connections: Sequence[str] = (),
+    variables: Sequence[str] = (),
 ) -> Thing: ...
 
 
@@ -84,13 +112,17 @@ def gated(
     justification: str = "",
     show: Sequence[str] = (),
     on_denied: str = "fail",
+    connections: Sequence[str] = (),
+    variables: Sequence[str] = (),
 ) -> Any:
     """Return `thing` so that it asks before it acts, with the same task id, class name and dependencies.
 
     `thing` is an operator, a mapped one (`.expand`, `.expand_kwargs`), `Operator.partial(...)`, a `@task`
     function or its result. As a decorator it stands above `@task`. With `source`, the dataset is read when
     asking and again right before the task acts. `show` names fields whose rendered values approvers see; of
-    all others they see that they do not change. Raises `ValueError` or `TypeError` for what cannot be gated.
+    all others they see that they do not change. `connections` and `variables` name protected ones that the
+    task reads by itself; those that its arguments call `..._conn_id` are known. Raises `ValueError` or
+    `TypeError` for what cannot be gated.
     """
     check_on_denied(on_denied)
     if not kind:
@@ -110,7 +142,18 @@ def gated(
     }
 
     def gate(task: Any) -> Any:
-        return _gate(task, lambda cls, own: _gated_class(cls, tuple(own), fields, tuple(show), on_denied))
+        def gated_of(cls: type[BaseOperator], own: Collection[str]) -> type[BaseOperator]:
+            _check_can_be_gated(cls, own, show)
+            terms = Terms(
+                own_fields=tuple(own),
+                show=tuple(show),
+                on_denied=on_denied,
+                connections=tuple(connections),
+                variables=tuple(variables),
+            )
+            return gated_class(cls, fields, terms)
+
+        return _gate(task, gated_of)
 
     return gate if thing is None else gate(thing)
 
@@ -122,9 +165,9 @@ def _gate(thing: Any, gated_class: GatedClass) -> Any:
             raise ValueError("gated: this is made from other tasks' results; gate the task that acts itself")
         _gate(thing.operator, gated_class)
     elif isinstance(thing, BaseOperator):
-        _gate_operator(thing, gated_class(type(thing), thing.template_fields))
+        exchange_class(thing, gated_class(type(thing), thing.template_fields))
     elif isinstance(thing, MappedOperator):
-        _gate_mapped(thing, gated_class(thing.operator_class, thing.template_fields))
+        exchange_mapped_class(thing, gated_class(thing.operator_class, thing.template_fields))
     elif isinstance(thing, OperatorPartial):
         thing.operator_class = gated_class(thing.operator_class, thing.operator_class.template_fields)
     elif isinstance(thing, _TaskDecorator):
@@ -137,7 +180,8 @@ def _gate(thing: Any, gated_class: GatedClass) -> Any:
     return thing
 
 
-def _gate_operator(operator: BaseOperator, cls: type[BaseOperator]) -> None:
+def exchange_class(operator: BaseOperator, cls: type[BaseOperator]) -> None:
+    """Make `operator` one of the gated class `cls`."""
     object.__setattr__(operator, "__class__", cls)
     for name, fixed in (("start_from_trigger", False), ("template_fields", cls.template_fields)):
         if name in vars(operator):  # set by the constructor, in front of the class
@@ -145,7 +189,8 @@ def _gate_operator(operator: BaseOperator, cls: type[BaseOperator]) -> None:
     _depend_on_fields(operator, cls)
 
 
-def _gate_mapped(mapped: MappedOperator, cls: type[BaseOperator]) -> None:
+def exchange_mapped_class(mapped: MappedOperator, cls: type[BaseOperator]) -> None:
+    """Make every task of `mapped` one of the gated class `cls`."""
     mapped.operator_class = cls
     mapped.template_fields = cls.template_fields
     mapped.operator_extra_links = cls.operator_extra_links
@@ -168,21 +213,8 @@ def _depend_on_fields(operator: Any, cls: type[BaseOperator]) -> None:
         XComArg.apply_upstream_relationship(operator, getattr(cls, name))
 
 
-def _gated_class(
-    base: type[BaseOperator],
-    own_fields: tuple[str, ...],
-    fields: dict[str, Any],
-    show: tuple[str, ...],
-    on_denied: str,
-) -> type[BaseOperator]:
+def gated_class(base: type[BaseOperator], fields: Mapping[str, Any], terms: Terms) -> type[BaseOperator]:
     """Return a subclass of `base` that asks first, and is called the same."""
-    _check_can_be_gated(base)
-    if unknown := [name for name in show if name not in own_fields]:
-        raise ValueError(
-            f"gated: show names {', '.join(unknown)}, which {base.__name__} does not render; it renders "
-            f"{', '.join(own_fields) or 'nothing'}"
-        )
-    terms = Terms(own_fields=own_fields, show=show, on_denied=on_denied)
 
     def execute_gated(self: Any, context: Context) -> Any:
         return execute(self, context, super(cls, self).execute)
@@ -206,7 +238,7 @@ def _gated_class(
         "__doc__": base.__doc__,
         **fields,
         "approvals_terms": terms,
-        "template_fields": (*own_fields, *GATE_FIELDS),
+        "template_fields": (*terms.own_fields, *GATE_FIELDS, *(set(fields) - set(GATE_FIELDS))),
         "operator_extra_links": _links(base),
         "start_from_trigger": False,  # it would start in the triggerer, where nobody has been asked
         "execute": execute_gated,
@@ -215,19 +247,25 @@ def _gated_class(
     }
     make_class: Any = type(base)  # Airflow's metaclass; no mixin, so that constructors stay as they are
     cls: type[BaseOperator] = make_class(base.__name__, (base,), namespace)
+    _MADE[cls] = Made(base=base, own_fields=terms.own_fields, fields=fields, terms=terms)
     return cls
 
 
-def _check_can_be_gated(base: type[BaseOperator]) -> None:
+def _check_can_be_gated(base: type[BaseOperator], own_fields: Collection[str], show: Sequence[str]) -> None:
     from airflow.providers.standard.operators.empty import EmptyOperator
 
-    if hasattr(base, "approvals_terms"):
+    if find_made(base):
         raise ValueError("gated: this task is gated already; one gate is enough")
     if issubclass(base, (ApprovedOperator, ApprovalGateOperator)):
         raise TypeError(f"gated: {base.__name__} asks by itself; give it the arguments")
     if issubclass(base, EmptyOperator):
         raise TypeError(
             "gated: an EmptyOperator is never run; use ApprovalGateOperator for a gate of its own"
+        )
+    if unknown := [name for name in show if name not in own_fields]:
+        raise ValueError(
+            f"gated: show names {', '.join(unknown)}, which {base.__name__} does not render; it renders "
+            f"{', '.join(own_fields) or 'nothing'}"
         )
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_approvals.core.errors import NotApprovedError
+from airflow_approvals.core.gated_rules import is_for_destination
 from airflow_approvals.operators.fingerprints import describe_task
+from airflow_approvals.operators.named_connections import connections_of
 from airflow_approvals.operators.waiting import (
     ask,
     come_back,
@@ -17,7 +20,7 @@ from airflow_approvals.operators.waiting import (
 )
 
 if TYPE_CHECKING:
-    from airflow.sdk import BaseOperator, Context
+    from airflow.sdk import Context
 
     from airflow_approvals.core.model import Action, ApprovalRequest, Evidence
     from airflow_approvals.hooks.approvals import ApprovalsHook
@@ -36,6 +39,8 @@ GATE_FIELDS = (
 
 def execute(task: Any, context: Context, act: Callable[[Context], Any]) -> Any:
     """Ask, and act once it is approved; until then, defer."""
+    if not _is_gated(task, context):
+        return act(context)
     with _hook(context) as hook:
         with refusals_are_final():
             action, evidence = _action(task), _evidence(task, hook)
@@ -54,6 +59,7 @@ def execute(task: Any, context: Context, act: Callable[[Context], Any]) -> Any:
 
 def resume(task: Any, context: Context, event: dict[str, Any] | None, act: Callable[[Context], Any]) -> Any:
     """Act after the wait, if the task and its source still are what was approved."""
+    _is_gated(task, context)  # it was when it asked; what it redeems must be what was approved
     with _hook(context) as hook:
         with refusals_are_final():
             if is_used_by_earlier_try(context, hook, event):
@@ -64,11 +70,13 @@ def resume(task: Any, context: Context, event: dict[str, Any] | None, act: Calla
         return _act(hook, request, lambda: act(context))
 
 
-def resume_own(task: BaseOperator, context: Context, go_on: Callable[[], Any], *, failed: bool) -> Any:
+def resume_own(task: Any, context: Context, go_on: Callable[[], Any], *, failed: bool) -> Any:
     """Let the operator go on after a defer of its own, if this very try has redeemed; nothing else gets here.
 
     `failed` says that Airflow resumes the task only to fail it.
     """
+    if not _is_gated(task, context):
+        return go_on()
     with _hook(context) as hook:
         request_id = request_id_of(context)
         with refusals_are_final():
@@ -98,6 +106,45 @@ def _hook(context: Context) -> ApprovalsHook:
     return ApprovalsHook.of(context)
 
 
+def _is_gated(task: Any, context: Context) -> bool:
+    """Return whether this task asks, and set what it asks with where a rule of the platform owner says so.
+
+    A destination that cannot be rendered, or be read in one way only, ends the task: it is never free.
+    """
+    terms = task.approvals_terms
+    if not terms.rules:
+        return True
+    for rule in terms.rules:
+        destination = None
+        if rule.destination is not None:
+            with refusals_are_final():
+                template = task.get_template_env().from_string(rule.destination)
+                destination = str(template.render({**context, "task": task}))
+                if not is_for_destination(rule, destination):
+                    continue
+        task.approvals_policy, task.approvals_kind = rule.policy, rule.kind
+        if destination is not None:
+            task.approvals_destination = destination
+        task.approvals_terms = replace(
+            terms,
+            show=tuple(dict.fromkeys([*terms.show, *(n for n in rule.show if n in terms.own_fields)])),
+            connections=(*terms.connections, *rule.connections),
+            variables=(*terms.variables, *rule.variables),
+        )
+        return True
+    return False
+
+
+def _lent_to(task: Any) -> dict[str, Any]:
+    """Return the connections and variables that the approval lets this task read, where there are any."""
+    terms = task.approvals_terms
+    names = {
+        "connections": sorted({*connections_of(task).ids, *terms.connections}),
+        "variables": sorted(set(terms.variables)),
+    }
+    return {kind: named for kind, named in names.items() if named}
+
+
 def _action(task: Any) -> Action:
     from airflow_approvals.core.model import Action
 
@@ -107,7 +154,10 @@ def _action(task: Any) -> Action:
         kind=task.approvals_kind,
         source=task.approvals_source,
         destination=task.approvals_destination,
-        parameters={**(task.approvals_parameters or {}), "task": {"task_id": task.task_id, **told}},
+        parameters={
+            **(task.approvals_parameters or {}),
+            "task": {"task_id": task.task_id, **told, **_lent_to(task)},
+        },
         justification=task.approvals_justification,
     )
 

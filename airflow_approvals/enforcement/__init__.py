@@ -1,0 +1,1 @@
+"""What DAG code cannot switch off from a DAG file: cluster policy, sealed secrets, governed answers."""

@@ -1,0 +1,54 @@
+"""Airflow's cluster policy (entry point `airflow.policy`): gates the tasks that `gated_operators` names.
+
+Airflow calls this for every task of every DAG, in the dag processor and again in the worker that runs it. It
+is imported by every Airflow process, so nothing is imported here before there is a task to gate. Code in a
+DAG file runs in the same process and can undo all of it there: the sealed connections are what stops that,
+and `airflow approvals policy explain DAG_ID` shows it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.policies import hookimpl
+
+_source: Any = None
+
+
+@hookimpl
+def get_dagbag_import_timeout(dag_file_path: str) -> None:
+    """Settle where the rules are before the DAG file can change it; leave the timeout as it is."""
+    _rules_source()
+
+
+@hookimpl
+def task_policy(task: Any) -> None:
+    """Gate `task` if a rule says so; a DAG of which that cannot be told, or done, is not loaded."""
+    from airflow_approvals.core.errors import ApprovalsError
+
+    try:
+        rules = _rules_source().current()
+        if not rules:
+            return
+        from airflow_approvals.core.gated_rules import rules_for
+        from airflow_approvals.enforcement.facts import facts_of
+
+        if found := rules_for(rules, facts_of(task)):
+            from airflow_approvals.enforcement.gating import gate_by_rules
+
+            gate_by_rules(task, found)
+    except ApprovalsError as error:
+        from airflow.exceptions import AirflowClusterPolicyViolation
+
+        raise AirflowClusterPolicyViolation(str(error)) from error
+
+
+def _rules_source() -> Any:
+    global _source  # one per process, made before any DAG file is imported
+    if _source is None:
+        from airflow_approvals.enforcement.rules_file import RulesFile
+        from airflow_approvals.settings import read_gating
+
+        path, mode = read_gating()
+        _source = RulesFile(path, mode)
+    return _source
