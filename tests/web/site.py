@@ -99,6 +99,7 @@ class Site:
         self.port = port or free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.settings = Settings(
+            gated_operators="auto",
             policy_file=str(self.policy_file),
             base_url=self.base_url,
             signing_key="",
