@@ -14,11 +14,13 @@ from typing import Protocol
 from airflow_approvals.core.delivery import PROMPT, Delivery, Telling
 from airflow_approvals.core.errors import ApprovalsError, PolicyError, RequestNotFoundError
 from airflow_approvals.core.model import ApprovalRequest, Entry, State
-from airflow_approvals.core.policy import ChannelSettings, PolicyFile
+from airflow_approvals.core.policy import PolicyFile
+from airflow_approvals.core.policy_channels import ChannelSettings
+from airflow_approvals.core.reminders import Notice
 from airflow_approvals.service import Service
 
 _OPENING = frozenset({"request.opened", "request.rebound"})
-_NOTED = frozenset({"question.asked", "answer.given"})
+_NOTED = frozenset({"question.asked", "answer.given", *Notice})
 _CHANGING = frozenset({"vote.cast", "receipt.redeemed", "outcome.reported"})
 
 log = logging.getLogger(__name__)
@@ -66,7 +68,7 @@ class Sender(Protocol):
         *,
         now: datetime,
     ) -> dict[str, str]:
-        """Tell of a question or an answer below the prompt at `place`."""
+        """Tell below the prompt at `place`: of a question or its answer, or (0) that the request waits."""
 
 
 class Outbox(Protocol):
@@ -153,19 +155,16 @@ class Deliveries:
         kind, request_id = body["kind"], body["request_id"]
         if request_id is None:
             return None
-        if kind in _OPENING:
-            policy = policy_file.find_policy(body["data"]["policy"])
-            return Telling(
-                request_id=request_id,
-                channels=tuple(
-                    name
-                    for name in (policy.notify if policy else ())
-                    if policy_file.channels[name].kind in self._senders
-                ),
-            )
-        if kind in _CHANGING or kind.startswith("request."):
-            return Telling(request_id=request_id)
-        return Telling(request_id=request_id, has_note=True) if kind in _NOTED else None
+        policy = policy_file.find_policy(body["data"].get("policy", ""))
+        channels: tuple[str, ...] = ()
+        if policy is not None and kind in _OPENING:
+            channels = policy.notify
+        elif policy is not None and policy.escalate is not None and kind == Notice.ESCALATED:
+            channels = policy.escalate.notify
+        if kind not in _CHANGING | _NOTED and not kind.startswith("request."):
+            return None
+        known = tuple(name for name in channels if policy_file.channels[name].kind in self._senders)
+        return Telling(request_id=request_id, channels=known, has_note=kind in _NOTED)
 
     def _send(self, delivery: Delivery, *, now: datetime) -> dict[str, str] | None:
         """Send the message as it has to be now; None when nothing needs to be said any more."""
@@ -179,6 +178,17 @@ class Deliveries:
             if delivery.place is None and request.state is not State.PENDING:
                 return None  # decided before anybody was asked here: there is nothing left to answer
             return sender.send_prompt(settings, request, delivery.place, now=now)
+        return self._send_note(sender, settings, request, delivery, now=now)
+
+    def _send_note(
+        self,
+        sender: Sender,
+        settings: ChannelSettings,
+        request: ApprovalRequest,
+        delivery: Delivery,
+        *,
+        now: datetime,
+    ) -> dict[str, str] | None:
         found = next(iter(self._service.store.entries_after(delivery.entry - 1, limit=1)), None)
         prompt = next(
             (
@@ -191,9 +201,18 @@ class Deliveries:
         if found is None or prompt is None:
             raise RequestNotFoundError("what this note tells of is not there")
         body = json.loads(found.body)
-        return sender.send_note(
-            settings, request, body["kind"], int(body["data"]["question"]["id"]), prompt, now=now
-        )
+        if body["kind"] in set(Notice):
+            # A channel that was away gets no row of reminders, and none of what has been answered.
+            if request.state is not State.PENDING or _is_outdated(request, body["time"]):
+                return None
+            number = 0
+        else:
+            number = int(body["data"]["question"]["id"])
+        return sender.send_note(settings, request, body["kind"], number, prompt, now=now)
+
+
+def _is_outdated(request: ApprovalRequest, told_at: str) -> bool:
+    return request.reminded_at is not None and datetime.fromisoformat(told_at) < request.reminded_at
 
 
 def has_channels(service: Service, kinds: Collection[str]) -> bool:

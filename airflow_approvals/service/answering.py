@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
-from airflow_approvals.core import gate, progress, receipt
+from airflow_approvals.core import gate, progress
 from airflow_approvals.core.errors import (
     NotAllowedError,
 )
@@ -41,8 +40,12 @@ class AnsweringCases(PolicyBinding):
         revision: int,
         channel: Channel,
         now: datetime,
+        account: Mapping[str, str] | None = None,
     ) -> ApprovalRequest:
-        """Count one person's vote; the vote that meets the last rule approves, one deny denies."""
+        """Count one person's vote; the vote that meets the last rule approves, one deny denies.
+
+        `account` goes on record beside the vote: the account elsewhere that it came from, if it did.
+        """
         with self._refusals_recorded(person, request_id, verdict.value, now):
             self.follow_policy(request_id, now=now)
             with self.store.begin() as tx:
@@ -74,26 +77,12 @@ class AnsweringCases(PolicyBinding):
                 voted = gate.add_vote(request, vote, policy, policy_file, variables)
                 # A signer may be far away (a KMS): it signs before the first entry locks the ledger's head.
                 voted = self._with_receipt(voted, now=now)
-                tx.append(draft_entry("vote.cast", voted, actor=person, now=now, vote=to_json(vote)))
+                facts = {"vote": to_json(vote), **({"account": dict(account)} if account else {})}
+                tx.append(draft_entry("vote.cast", voted, actor=person, now=now, **facts))
                 if voted.state is not State.PENDING:
                     voted = self._record_decision(tx, voted, actor=person, now=now)
                 tx.update_request(voted)
             return voted
-
-    def _with_receipt(self, decided: ApprovalRequest, *, now: datetime) -> ApprovalRequest:
-        if decided.state is not State.APPROVED or decided.receipt_expires_at is None:
-            return decided
-        statement = receipt.statement_of(decided, decided_at=now, not_after=decided.receipt_expires_at)
-        return replace(decided, receipt=receipt.sign_receipt(statement, self.signer))
-
-    def _record_decision(
-        self, tx: Transaction, decided: ApprovalRequest, *, actor: str, now: datetime
-    ) -> ApprovalRequest:
-        facts: dict[str, Any] = {"because": decided.decided_because}
-        if decided.receipt is not None:
-            facts["receipt_sha256"] = receipt.payload_sha256(decided.receipt)
-        entry = tx.append(draft_entry(f"request.{decided.state}", decided, actor=actor, now=now, **facts))
-        return replace(decided, decision_index=entry.index)
 
     def ask(
         self, person: Person, request_id: str, text: str, *, channel: Channel, now: datetime

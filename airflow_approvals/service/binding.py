@@ -6,9 +6,11 @@ from dataclasses import replace
 from datetime import datetime
 
 from airflow_approvals.core import policy as policies
-from airflow_approvals.core import progress
+from airflow_approvals.core import progress, reminders
 from airflow_approvals.core.errors import (
+    InvalidRequestError,
     NoPolicyError,
+    NotAllowedError,
     NotApprovedError,
     PolicyDeniesError,
     ReceiptGoneError,
@@ -19,6 +21,7 @@ from airflow_approvals.core.model import (
     State,
 )
 from airflow_approvals.core.policy import Policy, PolicyFile
+from airflow_approvals.core.standing import check_may_stand
 from airflow_approvals.service.cases import UseCases, draft_entry
 
 
@@ -43,7 +46,9 @@ class PolicyBinding(UseCases):
                 check_not_denied(
                     policy, expression_variables(request.action, request.evidence, request.requesters)
                 )
-            except (NoPolicyError, PolicyDeniesError) as refusal:
+                if request.standing is not None:
+                    check_may_stand(policy, request.standing, request.evidence)
+            except (InvalidRequestError, NoPolicyError, NotAllowedError, PolicyDeniesError) as refusal:
                 return self._close(
                     tx, request, State.DENIED, f"policy changed: {refusal}", actor="service", now=now
                 )
@@ -58,6 +63,7 @@ class PolicyBinding(UseCases):
                 votes=(),
                 expires_at=request.opened_at + policy.expires_after,
             )
+            rebound = reminders.scheduled(rebound, policy)
             tx.append(
                 draft_entry(
                     "request.rebound",
@@ -84,7 +90,8 @@ class PolicyBinding(UseCases):
         return progress.progress_of(policy, policy_file, request.votes, variables)
 
     def _match(self, request: ApprovalRequest, policy_file: PolicyFile) -> Policy:
-        return policy_file.match(request.action, dag_id=request.origin.dag_id if request.origin else None)
+        asked_for = request.origin or request.standing
+        return policy_file.match(request.action, dag_id=asked_for.dag_id if asked_for else None)
 
     def _match_if_any(self, request: ApprovalRequest, policy_file: PolicyFile) -> Policy | None:
         try:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from airflow_approvals.core import gate
+from airflow_approvals.core import gate, receipt
 from airflow_approvals.core.errors import (
     ApprovalsError,
     ServiceUnavailableError,
@@ -21,6 +21,7 @@ from airflow_approvals.core.model import (
     EntryDraft,
     Origin,
     State,
+    to_json,
 )
 from airflow_approvals.ports import (
     Origins,
@@ -60,15 +61,40 @@ class UseCases:
             )
 
     def _close(
-        self, tx: Transaction, request: ApprovalRequest, to: State, because: str, *, actor: str, now: datetime
+        self,
+        tx: Transaction,
+        request: ApprovalRequest,
+        to: State,
+        because: str,
+        *,
+        actor: str,
+        now: datetime,
+        **facts: Any,
     ) -> ApprovalRequest:
         moved = gate.move(request, to, now=now, because=because)
-        entry = tx.append(draft_entry(f"request.{to}", moved, actor=actor, now=now, because=because))
+        entry = tx.append(draft_entry(f"request.{to}", moved, actor=actor, now=now, because=because, **facts))
         if request.state is State.PENDING:
             # What ends an approval is no decision: the receipt keeps its place in the ledger.
             moved = replace(moved, decision_index=entry.index)
         tx.update_request(moved)
         return moved
+
+    def _with_receipt(self, decided: ApprovalRequest, *, now: datetime) -> ApprovalRequest:
+        if decided.state is not State.APPROVED or decided.receipt_expires_at is None:
+            return decided
+        statement = receipt.statement_of(decided, decided_at=now, not_after=decided.receipt_expires_at)
+        return replace(decided, receipt=receipt.sign_receipt(statement, self.signer))
+
+    def _record_decision(
+        self, tx: Transaction, decided: ApprovalRequest, *, actor: str, now: datetime
+    ) -> ApprovalRequest:
+        facts: dict[str, Any] = {"because": decided.decided_because}
+        if decided.granted is not None:
+            facts["granted"] = to_json(decided.granted)
+        if decided.receipt is not None:
+            facts["receipt_sha256"] = receipt.payload_sha256(decided.receipt)
+        entry = tx.append(draft_entry(f"request.{decided.state}", decided, actor=actor, now=now, **facts))
+        return replace(decided, decision_index=entry.index)
 
     def _live_origin(self, ti_id: str) -> Origin:
         origin = self._origins.origin_of(ti_id)

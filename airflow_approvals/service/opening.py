@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from airflow_approvals.core import gate, progress
+from airflow_approvals.core import gate, progress, reminders
 from airflow_approvals.core import policy as policies
 from airflow_approvals.core.canonical import digest_of
 from airflow_approvals.core.errors import (
@@ -28,7 +28,8 @@ from airflow_approvals.ports import (
     StoredIdempotencyKey,
     Transaction,
 )
-from airflow_approvals.service.cases import UseCases, actor_of, draft_entry, slot_of
+from airflow_approvals.service.cases import actor_of, draft_entry, slot_of
+from airflow_approvals.service.standing import Opened, StandingCases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +42,7 @@ class Opening:
     policy: str | None = None  # an assertion: the server's match must be this one
 
 
-@dataclass(frozen=True, kw_only=True)
-class Opened:
-    """The request that answers an opening; `created` is False when it was there before."""
-
-    request: ApprovalRequest
-    created: bool
-
-
-class OpeningCases(UseCases):
+class OpeningCases(StandingCases):
     """Turns what a caller wants approved into a request."""
 
     def open_for_task(self, ti_id: str, opening: Opening, *, request_id: str, now: datetime) -> Opened:
@@ -78,8 +71,8 @@ class OpeningCases(UseCases):
                     kept = self._settle_prior(tx, prior, draft, actor=actor, now=now)
                     if kept is not None:
                         return Opened(request=kept, created=False)
-                self._insert(tx, draft, actor=actor)
-            return Opened(request=draft, created=True)
+                opened = self._insert_answered(tx, draft, actor=actor, now=now)
+            return Opened(request=opened, created=True)
 
     def open_for_person(
         self, person: Person, opening: Opening, *, key: str, request_id: str, now: datetime
@@ -129,7 +122,7 @@ class OpeningCases(UseCases):
         barred = () if policy.self_approval == "allowed" else requesters
         progress.check_can_be_met(policy, policy_file, variables, barred=barred)
         gate.check_text("justification", opening.action.justification)
-        return ApprovalRequest(
+        drafted = ApprovalRequest(
             id=request_id,
             revision=1,
             state=State.PENDING,
@@ -145,6 +138,7 @@ class OpeningCases(UseCases):
             opened_at=now,
             expires_at=now + policy.expires_after,
         )
+        return reminders.scheduled(drafted, policy)
 
     def _settle_prior(
         self, tx: Transaction, prior: ApprovalRequest, draft: ApprovalRequest, *, actor: str, now: datetime
@@ -185,23 +179,6 @@ class OpeningCases(UseCases):
         )
         tx.append(draft_entry("outcome.reported", closed, actor=actor, now=now, outcome=to_json(outcome)))
         tx.update_request(closed)
-
-    def _insert(self, tx: Transaction, draft: ApprovalRequest, *, actor: str) -> None:
-        tx.insert_request(draft)
-        tx.append(
-            draft_entry(
-                "request.opened",
-                draft,
-                actor=actor,
-                now=draft.opened_at,
-                action=to_json(draft.action),
-                evidence=to_json(draft.evidence),
-                origin=to_json(draft.origin) if draft.origin else None,
-                requesters=list(draft.requesters),
-                gate=draft.gate,
-                expires_at=to_json(draft)["expires_at"],
-            )
-        )
 
 
 def digest_of_opening(opening: Opening) -> str:

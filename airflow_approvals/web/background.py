@@ -1,6 +1,6 @@
-"""What time drives: expiry, a changed policy file, a new key, signed checkpoints: one loop per process.
+"""What time drives: expiry, a changed policy file, reminders, a new key, signed checkpoints: one loop.
 
-Several processes may run it at once: each step looks again under the store's locks before it writes.
+Every process runs it, several at once: each step looks again under the store's locks before it writes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,13 @@ class Background:
 
     async def run_once(self) -> None:
         """Do every step once; one that fails is logged and does not keep the others from running."""
-        for step in (self._expire, self._follow_policy, self._record_key, self._sign_checkpoint):
+        for step in (
+            self._expire,
+            self._follow_policy,
+            self._remind,
+            self._record_key,
+            self._sign_checkpoint,
+        ):
             try:
                 await self._backend.run(step, now())
             except ApprovalsError as trouble:
@@ -77,6 +83,10 @@ class Background:
         for request_id in _pending_ids(service):
             service.follow_policy(request_id, now=at)
         self._followed = digest
+
+    def _remind(self, at: datetime) -> None:
+        while self._service.remind_due(now=at, limit=_BATCH) == _BATCH:
+            pass
 
     def _record_key(self, at: datetime) -> None:
         """Record the key once per process: it signs with the same one until it ends."""

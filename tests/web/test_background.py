@@ -63,6 +63,68 @@ def test_several_processes_at_once_do_nothing_twice(still: Site, monkeypatch: py
     assert (kinds.count("key.added"), kinds.count("policy.loaded")) == (1, 1)
 
 
+REMINDING = POLICY.replace(
+    "    expires_after: 4h\n",
+    "    expires_after: 4h\n    remind_every: 1h\n    escalate: {after: 2h, to: security}\n",
+)
+
+
+def at(monkeypatch: pytest.MonkeyPatch, hours: float) -> None:
+    moment = utc_now() + timedelta(hours=hours)
+    monkeypatch.setattr(background, "now", lambda: moment)
+
+
+def all_at_once(site: Site, number: int = 4) -> None:
+    loops = [threading.Thread(target=run_once, args=(site,)) for _ in range(number)]
+    for loop in loops:
+        loop.start()
+    for loop in loops:
+        loop.join()
+
+
+def test_several_processes_remind_and_escalate_once(still: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    still.policy_file.write_text(REMINDING, encoding="utf-8")
+    ids = [opened(still, f"waiting-{number}") for number in range(5)]
+    for hours in (0.9, 1.01, 1.02, 2.01, 2.02, 3.01):
+        at(monkeypatch, hours)
+        all_at_once(still)
+    told = [entry for entry in still.ledger() if entry["kind"] in ("request.reminded", "request.escalated")]
+    for request_id in ids:
+        kinds = [entry["kind"].partition(".")[2] for entry in told if entry["request_id"] == request_id]
+        assert kinds == ["reminded", "escalated", "reminded"]
+    escalated = next(entry for entry in told if entry["kind"] == "request.escalated")
+    assert escalated["actor"] == "service"
+    assert escalated["data"]["to"] == "security"
+    assert 7200 <= escalated["data"]["waited_seconds"] < 7300
+
+
+def test_what_was_answered_is_not_told_again(still: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    still.policy_file.write_text(REMINDING, encoding="utf-8")
+    request_id = opened(still, "answered")
+    still.service.cancel(Person("engineer"), request_id, reason="", now=utc_now())
+    at(monkeypatch, 3)
+    run_once(still)
+    assert not [entry for entry in still.ledger() if entry["kind"] == "request.reminded"]
+
+
+def test_a_changed_interval_holds_for_what_is_open(still: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    request_id = opened(still, "before")
+    assert still.store.get_request(request_id).next_notice_at is None
+    still.policy_file.write_text(REMINDING, encoding="utf-8")
+    at(monkeypatch, 1.01)
+    run_once(still)
+    assert [e["kind"] for e in still.ledger() if e["request_id"] == request_id][-1] == "request.reminded"
+
+
+def test_a_policy_that_changes_between_two_looks_postpones_the_reminder(still: Site) -> None:
+    still.policy_file.write_text(REMINDING, encoding="utf-8")
+    request_id = opened(still, "postponed")
+    still.policy_file.write_text(REMINDING.replace("1h", "30m"), encoding="utf-8")
+    late = utc_now() + timedelta(hours=1, minutes=1)
+    assert still.service.remind_due(now=late) == 0
+    assert still.store.get_request(request_id).next_notice_at == late + timedelta(minutes=1)
+
+
 def test_a_changed_policy_file_reaches_every_pending_request(still: Site) -> None:
     ids = [opened(still, f"pending-{number}") for number in range(3)]
     loop = Background(Backend(lambda: still.service, still.settings))
