@@ -31,6 +31,7 @@ class RequestFilter:
     task_id: str | None = None
     policy: str | None = None
     requester: str | None = None
+    redeemed_by: str | None = None  # task instance id
     ids: tuple[str, ...] = ()
     opened_before: datetime | None = None
     search: str | None = None  # words, each of which must stand somewhere in names, addresses or the reason
