@@ -223,6 +223,8 @@ def _conditions(wanted: RequestFilter) -> list[ColumnElement[bool]]:
         conditions.append(requests.c.state.in_([state.value for state in wanted.states]))
     if wanted.ids:
         conditions.append(requests.c.id.in_(wanted.ids))
+    if wanted.redeemed_by is not None:
+        conditions.append(requests.c.document["redeemed_by"].as_string() == wanted.redeemed_by)
     if wanted.opened_before is not None:
         conditions.append(requests.c.opened_at < wanted.opened_before)
     if wanted.requester is not None:
