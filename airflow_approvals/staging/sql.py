@@ -16,7 +16,7 @@ SELECT and INSERT.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +39,7 @@ from airflow_approvals.staging.sql_tables import (
     Loader,
     Marker,
     Mode,
+    NewColumn,
     SourceColumn,
     TargetColumn,
     split_table_name,
@@ -65,6 +66,8 @@ def write_table(
     columns: Mapping[str, str] | None = None,
     source_conn_id: str | None = None,
     request_id: str | None = None,
+    create: Sequence[NewColumn] = (),
+    as_text: Collection[str] = (),
 ) -> Written:
     """Write the dataset into `table` if, and only if, its bytes are the expected ones.
 
@@ -73,19 +76,26 @@ def write_table(
     names of the source to names of the table; those left out keep their name. `replace` deletes the rows
     that are there, in the same transaction.
 
+    With `create` a table that is not there is made, in the same transaction. `as_text` names columns of the
+    source whose text the database reads as its own type, as it does with CSV.
+
     With `request_id` this is the one write of that request: a second one raises `ReceiptUsedError`, and
     `settle_write` tells what became of it. A connection that breaks at COMMIT raises `LostWriteError`.
     """
     if mode not in ("append", "replace"):
         raise InvalidRequestError(f"mode {mode!r} is not known; expected append or replace")
     name = _split_target(table)
-    pairs = _pair_columns(expected, columns or {})
+    pairs = _pair_columns(expected, columns or {}, as_text)
     location = locate(source_uri, source_conn_id)
     listing = location.list_parts()
     wanted = check_names(source_uri, listing, expected)
     layout = find_layout(listing, expected.format)
     with _loader_of(hook) as loader, loader.transaction():
-        _check_target(table, pairs, loader.find_columns(name), loader)
+        targets = loader.find_columns(name)
+        if create and not targets:
+            loader.create(name, create)
+            targets = loader.find_columns(name)
+        _check_target(table, pairs, targets, loader)
         if request_id is not None:
             # First of all, so that a later try that looks for it waits for the end of this write.
             _mark_once(
@@ -159,7 +169,9 @@ def _loader_of(hook: Any) -> Iterator[Loader]:
             connection.close()
 
 
-def _pair_columns(expected: Snapshot, mapping: Mapping[str, str]) -> tuple[SourceColumn, ...]:
+def _pair_columns(
+    expected: Snapshot, mapping: Mapping[str, str], as_text: Collection[str]
+) -> tuple[SourceColumn, ...]:
     unknown = sorted(set(mapping) - {column.name for column in expected.columns})
     if unknown:
         raise SchemaMismatchError(f"{expected.uri}: has no columns {unknown}; map only what is there")
@@ -168,7 +180,7 @@ def _pair_columns(expected: Snapshot, mapping: Mapping[str, str]) -> tuple[Sourc
             name=column.name,
             target=mapping.get(column.name, column.name),
             type=column.type,
-            untyped=expected.format == "csv",
+            untyped=expected.format == "csv" or column.name in as_text,
         )
         for column in expected.columns
     )

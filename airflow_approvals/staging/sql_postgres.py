@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -19,8 +19,10 @@ from airflow_approvals.staging.sql_tables import (
     MARKERS,
     Marker,
     Mode,
+    NewColumn,
     SourceColumn,
     TargetColumn,
+    create_statement,
     family_of,
     quoted,
 )
@@ -112,6 +114,9 @@ class PostgresLoader:
             )
             for name, kind, mod, notnull, default, computed in self._cursor.fetchall()
         )
+
+    def create(self, table: tuple[str, ...], columns: Sequence[NewColumn]) -> None:
+        self._cursor.execute(create_statement(quoted(*table), columns))
 
     def accepts(self, source: SourceColumn, target: TargetColumn) -> bool:
         family = family_of(source.type)

@@ -6,7 +6,7 @@ import datetime
 import decimal
 import math
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,8 +17,10 @@ from airflow_approvals.staging.sql_tables import (
     MARKERS,
     Marker,
     Mode,
+    NewColumn,
     SourceColumn,
     TargetColumn,
+    create_statement,
     family_of,
     quoted,
 )
@@ -99,6 +101,9 @@ class SqliteLoader:
             )
             for name, declared, notnull, default, pk, hidden in rows
         )
+
+    def create(self, table: tuple[str, ...], columns: Sequence[NewColumn]) -> None:
+        self._connection.execute(create_statement(quoted(*self._table), columns))
 
     def accepts(self, source: SourceColumn, target: TargetColumn) -> bool:
         return source.untyped or affinity_of(target.type) in KEEPS.get(family_of(source.type), set())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -23,7 +24,7 @@ class SourceColumn:
     name: str
     target: str
     type: str  # as in the snapshot
-    untyped: bool  # CSV: text that the database reads
+    untyped: bool  # text that the database reads: CSV, and types that Arrow has not
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,15 @@ class TargetColumn:
     required: bool  # neither null nor a default
     writable: bool = True  # not computed by the database
     scale: int | None = None  # digits after the point, where they are limited
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewColumn:
+    """One column of a table that is to be made."""
+
+    name: str
+    declared: str  # in the database's words; they go into the statement as they are
+    required: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +67,9 @@ class Loader(Protocol):
 
     def find_columns(self, table: tuple[str, ...]) -> tuple[TargetColumn, ...]:
         """Return the table's columns, none when there is no such table."""
+
+    def create(self, table: tuple[str, ...], columns: Sequence[NewColumn]) -> None:
+        """Make a table with these columns, without keys and constraints but for NOT NULL."""
 
     def accepts(self, source: SourceColumn, target: TargetColumn) -> bool:
         """Return whether every value of the source's type can be kept by the target's."""
@@ -89,6 +102,12 @@ def split_table_name(table: str) -> tuple[str, ...]:
 def quoted(*names: str) -> str:
     """Return a name for SQL, every part in double quotes."""
     return ".".join('"' + name.replace('"', '""') + '"' for name in names)
+
+
+def create_statement(name: str, columns: Sequence[NewColumn]) -> str:
+    """Return the statement that makes a table; `name` is quoted."""
+    lines = (f"{quoted(one.name)} {one.declared}{' NOT NULL' if one.required else ''}" for one in columns)
+    return f"CREATE TABLE {name} ({', '.join(lines)})"
 
 
 def family_of(type_name: str) -> str:
