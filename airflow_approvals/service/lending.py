@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from airflow_approvals.core.errors import ApprovalsError, NotLentError, PolicyError, TaskInstanceRefusedError
+from airflow_approvals.core.errors import ApprovalsError, NotLentError, PolicyError
 from airflow_approvals.core.lending import Kind, is_lent
 from airflow_approvals.core.model import ApprovalRequest, EntryDraft, Origin, State
 from airflow_approvals.core.policy_gates import Protected, find_protection
@@ -39,7 +39,9 @@ class LendingCases(UseCases):
             policy_file = self.policies.current()
         except PolicyError:
             return None
-        entries = policy_file.protected_connections if kind == "connection" else policy_file.protected_variables
+        entries = (
+            policy_file.protected_connections if kind == "connection" else policy_file.protected_variables
+        )
         return find_protection(entries, name)
 
     def lend(self, ti_id: str, kind: Kind, name: str, *, now: datetime) -> ApprovalRequest:
@@ -48,27 +50,14 @@ class LendingCases(UseCases):
         (1) the task instance runs, (2) it has itself redeemed an approval that names the secret, and has not
         reported its outcome, (3) the policy of that approval is one that may lend it. Raises `NotLentError`.
         """
-        actor = f"worker:{ti_id}"
-        try:
+        with self._refusals_recorded(f"worker:{ti_id}", None, f"read {kind} {name}", now):
             origin = self._origins.origin_of(ti_id)
-            actor = actor_of(origin)
-            self._check_runs(origin, kind, name)  # (1)
-            held = [
-                request
-                for request in self.store.list_requests(
-                    RequestFilter(states=(State.REDEEMED,), redeemed_by=origin.ti_id, limit=_MAX_HELD)
-                ).requests
-                if is_lent(request, kind, name, ti_id=origin.ti_id)
-            ]  # (2)
-            if not held:
+            if origin.state != RUNNING:  # (1)
                 raise NotLentError(
-                    f"{kind} {name} is protected, and {actor} holds no approval that names it: gate the task, "
-                    "and let it read the secret after it was approved"
+                    f"{kind} {name} is protected, and {actor_of(origin)} is {origin.state}: it is lent to "
+                    "running tasks only, and the loan ends with the task"
                 )
-            request = self._of_allowed_policy(held, kind, name)  # (3)
-        except (NotLentError, TaskInstanceRefusedError) as refusal:
-            self.record_refusal(actor, None, f"read {kind} {name}", refusal, now=now)
-            raise
+            request = self._loan_of(origin, kind, name)  # (2) (3)
         self._record_loan(request, origin, kind, name, now=now)
         return request
 
@@ -111,14 +100,15 @@ class LendingCases(UseCases):
                     found[key] = (entry.index, data.get("digest"))
         return {key: digest for key, (_, digest) in found.items()}
 
-    def _check_runs(self, origin: Origin, kind: Kind, name: str) -> None:
-        if origin.state != RUNNING:
+    def _loan_of(self, origin: Origin, kind: Kind, name: str) -> ApprovalRequest:
+        wanted = RequestFilter(states=(State.REDEEMED,), redeemed_by=origin.ti_id, limit=_MAX_HELD)
+        redeemed = self.store.list_requests(wanted).requests
+        held = [request for request in redeemed if is_lent(request, kind, name, ti_id=origin.ti_id)]
+        if not held:
             raise NotLentError(
-                f"{kind} {name} is protected, and {actor_of(origin)} is {origin.state}: it is lent to running "
-                "tasks only, and the loan ends with the task"
+                f"{kind} {name} is protected, and {actor_of(origin)} holds no approval that names it: gate "
+                "the task, and let it read the secret after it was approved"
             )
-
-    def _of_allowed_policy(self, held: list[ApprovalRequest], kind: Kind, name: str) -> ApprovalRequest:
         protection = self.find_protection(kind, name)
         allowed = protection.policies if protection else None
         for request in held:
