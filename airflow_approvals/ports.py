@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from airflow_approvals.core.model import ApprovalRequest, Entry, EntryDraft, Origin, Person, State
+from airflow_approvals.core.model import (
+    ApprovalRequest,
+    Entry,
+    EntryDraft,
+    Origin,
+    Person,
+    StandingTerms,
+    State,
+)
 from airflow_approvals.core.policy import PolicyFile
 
 
@@ -87,6 +95,9 @@ class Transaction(Protocol):
         """Keep the key; raise `IdempotencyConflictError` if a concurrent transaction kept it first."""
 
     def update_request(self, request: ApprovalRequest) -> None: ...
+
+    def find_standing(self, terms: StandingTerms, *, state: State) -> Sequence[ApprovalRequest]:
+        """Return, locked, standing requests in `state` for the gate that `terms` names, newest first."""
 
     def append(self, draft: EntryDraft) -> Entry:
         """Add the fact to the ledger; it gets the next index and its Merkle leaf in this transaction."""

@@ -10,6 +10,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    StrictBool,
     StrictInt,
     StrictStr,
     ValidationError,
@@ -144,6 +145,8 @@ class Policy(_Part):
     deny_if: tuple[Expression, ...] = ()
     self_approval: Literal["never", "allowed"] = "never"
     require_reason: Literal["never", "on_deny", "always"] = "on_deny"
+    high_risk: StrictBool = False  # a chat asks once more before an approval counts
+    slack_identity: Literal["link", "link_or_email"] = "link"
     expires_after: Duration = timedelta(hours=24)
     receipt_valid_for: Duration = timedelta(minutes=30)
     channels: Annotated[tuple[Channel, ...], _NON_EMPTY] | None = None

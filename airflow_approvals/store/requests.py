@@ -26,7 +26,7 @@ from airflow_approvals.core.errors import (
     InvalidRequestError,
     RequestNotFoundError,
 )
-from airflow_approvals.core.model import ApprovalRequest, State, from_json, to_json
+from airflow_approvals.core.model import ApprovalRequest, StandingTerms, State, from_json, to_json
 from airflow_approvals.ports import Page, RequestFilter, StoredIdempotencyKey, TaskSlot, Visibility
 from airflow_approvals.store.tables import (
     CALLER_LENGTH,
@@ -38,6 +38,8 @@ from airflow_approvals.store.tables import (
 )
 
 MAX_PAGE = 500
+MAX_STANDING = 50
+"""Standing approvals of one gate that are looked at; there is one per destination."""
 MAX_WORDS = 8
 """Words of one search; each is looked for in every row."""
 
@@ -64,6 +66,18 @@ def find_latest_request(
     connection.execute(dialect.insert(slots).values(slot=key).on_conflict_do_nothing())
     connection.execute(select(slots.c.slot).where(slots.c.slot == key).with_for_update())
     return _first(connection, query.with_for_update())
+
+
+def find_standing(connection: Connection, terms: StandingTerms, *, state: State) -> Sequence[ApprovalRequest]:
+    """Return, locked, the standing requests in `state` of the gate that `terms` names, newest first."""
+    query = (
+        select(requests.c.document)
+        .where(requests.c.slot == _standing_key(terms), requests.c.state == state.value)
+        .order_by(requests.c.seq.desc())
+        .limit(MAX_STANDING)
+        .with_for_update()
+    )
+    return [from_json(ApprovalRequest, document) for document in connection.execute(query).scalars()]
 
 
 def insert_request(connection: Connection, request: ApprovalRequest) -> None:
@@ -173,7 +187,8 @@ def _first(connection: Connection, query: Select[tuple[Any]]) -> ApprovalRequest
 
 
 def _columns(request: ApprovalRequest) -> dict[str, Any]:
-    origin = request.origin
+    origin, standing = request.origin, request.standing
+    place = standing or origin
     slot = origin and TaskSlot(
         dag_id=origin.dag_id,
         run_id=origin.run_id,
@@ -184,10 +199,10 @@ def _columns(request: ApprovalRequest) -> dict[str, Any]:
     return {
         "state": request.state.value,
         "revision": request.revision,
-        "slot": slot and _slot_key(slot),
-        "dag_id": origin and origin.dag_id,
+        "slot": _standing_key(standing) if standing else slot and _slot_key(slot),
+        "dag_id": place and place.dag_id,
         "run_id": origin and origin.run_id,
-        "task_id": origin and origin.task_id,
+        "task_id": place and place.task_id,
         "map_index": origin and origin.map_index,
         "gate": request.gate,
         "policy": request.policy,
@@ -207,6 +222,11 @@ def _insert_requesters(connection: Connection, request: ApprovalRequest) -> None
 
 def _slot_key(slot: TaskSlot) -> str:
     return digest_of([slot.dag_id, slot.run_id, slot.task_id, slot.map_index, slot.gate])
+
+
+def _standing_key(terms: StandingTerms) -> str:
+    # Not a slot of any run: what stands is found by every run of its gate.
+    return digest_of(["standing", terms.dag_id, terms.task_id, terms.gate])
 
 
 def _conditions(wanted: RequestFilter) -> list[ColumnElement[bool]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from airflow_approvals.core.model import ApprovalRequest, Entry, EntryDraft
+from airflow_approvals.core.model import ApprovalRequest, Entry, EntryDraft, StandingTerms, State
 from airflow_approvals.ports import Page, RequestFilter, StoredIdempotencyKey, TaskSlot
 from airflow_approvals.store import ledger, requests
 from airflow_approvals.store.engine import Database, open_engine
@@ -49,6 +49,9 @@ class SqlTransaction:
 
     def update_request(self, request: ApprovalRequest) -> None:
         requests.update_request(self._connection, request)
+
+    def find_standing(self, terms: StandingTerms, *, state: State) -> Sequence[ApprovalRequest]:
+        return requests.find_standing(self._connection, terms, state=state)
 
     def append(self, draft: EntryDraft) -> Entry:
         return ledger.append(self._connection, draft)
