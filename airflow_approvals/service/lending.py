@@ -34,15 +34,16 @@ class LendingCases(UseCases):
     """Lends secrets to the task instances that hold an approval for them."""
 
     def find_protection(self, kind: Kind, name: str) -> Protected | None:
-        """Return the entry of the policy file that protects `name`; None where nothing does, or no file is."""
+        """Return the entry of the policy file that protects `name`; None where none does, or none is there."""
         try:
             policy_file = self.policies.current()
         except PolicyError:
             return None
-        entries = (
-            policy_file.protected_connections if kind == "connection" else policy_file.protected_variables
-        )
-        return find_protection(entries, name)
+        names = {
+            "connection": policy_file.protected_connections,
+            "variable": policy_file.protected_variables,
+        }
+        return find_protection(names[kind], name)
 
     def lend(self, ti_id: str, kind: Kind, name: str, *, now: datetime) -> ApprovalRequest:
         """Return the approval by which this task instance may read the secret, and record it, once.
