@@ -312,6 +312,8 @@ def _check_agrees(receipt: Receipt) -> None:
             raise ReceiptInvalidError(
                 "an approval in the receipt was given for something else; do not rely on it"
             )
+    if receipt.grant is None and not any(vote.verdict is Verdict.APPROVE for vote in receipt.votes):
+        raise ReceiptInvalidError("nobody stands behind the receipt: no vote and no grant; do not rely on it")
     if receipt.not_after <= receipt.decided_at:
         raise ReceiptInvalidError("the receipt ends before it begins; do not rely on it")
 

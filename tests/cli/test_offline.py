@@ -32,11 +32,15 @@ from airflow_approvals.core.merkle import Frontier, grow, inclusion_proof, leaf_
 from airflow_approvals.core.model import (
     Action,
     ApprovalRequest,
+    Channel,
     EntryDraft,
     Evidence,
     FileDigest,
+    Person,
     Snapshot,
     State,
+    Verdict,
+    Vote,
     digest_of_action,
 )
 from airflow_approvals.keys import KeySigner
@@ -73,6 +77,16 @@ def request_for(data: Path) -> ApprovalRequest:
         files=files,
     )
     action, evidence = Action(kind="export"), Evidence(datasets=(snapshot,))
+    vote = Vote(
+        voter=Person("alice"),
+        verdict=Verdict.APPROVE,
+        reason="",
+        channel=Channel.PAGE,
+        cast_at=NOW,
+        revision=1,
+        shown_digest=digest_of_action(action, evidence),
+        groups=("stewards",),
+    )
     return ApprovalRequest(
         id="r-1",
         revision=1,
@@ -88,6 +102,7 @@ def request_for(data: Path) -> ApprovalRequest:
         policy_digest=digest_of("p"),
         opened_at=NOW,
         expires_at=NOW + timedelta(hours=1),
+        votes=(vote,),
     )
 
 
