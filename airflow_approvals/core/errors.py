@@ -25,6 +25,12 @@ class InvalidRequestError(ApprovalsError):
     type = "invalid-request"
 
 
+class ReportMismatchError(InvalidRequestError):
+    """A PII report speaks of other bytes than those that would move, or is not the one that was written."""
+
+    type = "report-mismatch"
+
+
 class NotAuthenticatedError(ApprovalsError):
     """Nobody, or nobody we can recognise, is behind this call."""
 
@@ -211,6 +217,12 @@ class DestinationError(DatasetError):
     """The destination cannot take the data; it is as it was before."""
 
     type = "destination"
+
+
+class PiiFoundError(DatasetError):
+    """Personal data was found where there must be none."""
+
+    type = "pii-found"
 
 
 class CellTooLongError(DatasetError):

@@ -6,8 +6,9 @@ counts against the request: a failing `deny_if` denies, a failing `when` makes t
 - `action`: `kind`, `source`, `destination` (URIs or null), `parameters` (map), `justification`.
 - `dataset`: summed over all snapshots: `rows`, `bytes`, `files` (numbers), `columns` (list of names);
   null when there is no snapshot. `count`: how many snapshots there are.
-- `pii`: `scanned`, `verified` (true only when the report says so), `residual` (number), `entities` (map of
-  type to count), `columns` (list of names); the last three are null when the report does not tell.
+- `pii`: `scanned`, `verified` (true only when a report about the very data says so), `residual` (number),
+  `entities` (map of type to count), `columns` (list of names); the last three are null when the report does
+  not tell.
 - `requesters`: list of the persons who ask; empty when unknown.
 """
 
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple, Protocol
 
 from airflow_approvals.core.errors import PolicyDeniesError, PolicyError
 from airflow_approvals.core.model import Action, Evidence, Person
+from airflow_approvals.core.pii_reports import check_report, is_about
 
 MAX_EXPRESSION_LENGTH = 1_000
 """Characters. The CEL parser overflows the stack, and with it the process, on a sum of a million terms."""
@@ -126,7 +128,11 @@ def is_true(source: str, variables: Mapping[str, Any]) -> bool:
 
 
 def expression_variables(action: Action, evidence: Evidence, requesters: Sequence[Person]) -> dict[str, Any]:
-    """Return the documented variables for one request; what is not known is null, never zero."""
+    """Return the documented variables for one request; what is not known is null, never zero.
+
+    Raise `ReportMismatchError` for a PII report about other data.
+    """
+    check_report(evidence.pii, evidence.datasets)
     return {
         "action": {
             "kind": action.kind,
@@ -136,7 +142,7 @@ def expression_variables(action: Action, evidence: Evidence, requesters: Sequenc
             "justification": action.justification,
         },
         "dataset": _dataset_variables(evidence),
-        "pii": _pii_variables(evidence.pii),
+        "pii": _pii_variables(evidence),
         "requesters": list(requesters),
     }
 
@@ -153,9 +159,10 @@ def _dataset_variables(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _pii_variables(report: Mapping[str, Any] | None) -> dict[str, Any]:
+def _pii_variables(evidence: Evidence) -> dict[str, Any]:
     """Take from a PII report what has the promised shape; anything else is not known."""
-    report = report if isinstance(report, Mapping) else {}
+    given = evidence.pii or {}
+    report: Mapping[str, Any] = given if is_about(given, evidence.datasets) else {}
     residual: Any = report.get("residual")
     entities: Any = report.get("entities")
     columns: Any = report.get("columns")

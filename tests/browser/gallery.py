@@ -158,7 +158,7 @@ def an_opening(
         schema_sha256=digest_of([to_json(column) for column in told]),
         files=(FileDigest(name=f"{name}.parquet", sha256=digest, size=rows * 93),),
     )
-    report = pii_report(rows, columns) if pii is None else pii
+    report = {"dataset_sha256": digest, **(pii_report(rows, columns) if pii is None else pii)}
     return Opening(action=action, evidence=Evidence(datasets=(snapshot,), pii=report, links=links))
 
 

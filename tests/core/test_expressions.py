@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_approvals.core.errors import ApprovalsError, PolicyDeniesError
+from airflow_approvals.core.errors import ApprovalsError, PolicyDeniesError, ReportMismatchError
 from airflow_approvals.core.expressions import (
     ExpressionError,
     check_expression,
@@ -31,7 +31,14 @@ SNAPSHOT = Snapshot(
     schema_sha256="1" * 64,
     files=(FileDigest(name="a", sha256="0" * 64, size=120),),
 )
-REPORT = {"scanned": True, "verified": True, "residual": 2, "entities": {"PERSON": 7}, "columns": ["name"]}
+REPORT: dict[str, Any] = {
+    "dataset_sha256": "0" * 64,
+    "scanned": True,
+    "verified": True,
+    "residual": 2,
+    "entities": {"PERSON": 7},
+    "columns": ["name"],
+}
 EVIDENCE = Evidence(datasets=(SNAPSHOT, replace(SNAPSHOT, rows=5)), pii=REPORT)
 KNOWN = expression_variables(ACTION, EVIDENCE, [Person("alice")])
 UNKNOWN = expression_variables(Action(kind="grant"), Evidence(), [])
@@ -150,18 +157,45 @@ MALFORMED_REPORTS = {
     "residual is a truth": {**REPORT, "residual": False, "verified": "yes"},
     "residual is text": {**REPORT, "residual": "0", "verified": None},
 }
+OTHER_BYTES = {
+    "another digest": {**REPORT, "dataset_sha256": "f" * 64},
+    "no digest": {name: value for name, value in REPORT.items() if name != "dataset_sha256"},
+    "the digest is a word": {**REPORT, "dataset_sha256": "confidential"},
+    "the digests of two": {**REPORT, "dataset_sha256": ["0" * 64, "f" * 64]},
+    "nothing": {},
+}
+
+
+@pytest.mark.parametrize("report", OTHER_BYTES.values(), ids=OTHER_BYTES.keys())
+def test_a_report_about_other_bytes_is_refused(report: dict[str, Any]) -> None:
+    with pytest.raises(ReportMismatchError, match="0" * 64) as caught:
+        expression_variables(ACTION, replace(EVIDENCE, pii=report), [])
+    assert "confidential" not in str(caught.value)
+
+
+def test_a_report_is_about_all_the_data_or_refused() -> None:
+    two = (SNAPSHOT, replace(SNAPSHOT, sha256="f" * 64))
+    with pytest.raises(ReportMismatchError):
+        expression_variables(ACTION, Evidence(datasets=two, pii=REPORT), [])
+
+
+def test_a_report_without_data_is_no_proof() -> None:
+    assert expression_variables(ACTION, Evidence(pii=REPORT), [])["pii"] == UNKNOWN["pii"]
 
 
 @pytest.mark.parametrize("report", MALFORMED_REPORTS.values(), ids=MALFORMED_REPORTS.keys())
 def test_a_report_that_does_not_say_so_is_no_proof(report: dict[str, Any] | None) -> None:
-    variables = expression_variables(ACTION, Evidence(pii=report), [])
+    about = None if report is None else {"dataset_sha256": "0" * 64, **report}
+    variables = expression_variables(ACTION, replace(EVIDENCE, pii=about), [])
     assert variables["pii"]["verified"] is False
     assert variables["pii"]["residual"] is None
 
 
 @pytest.mark.parametrize("entities", [["PERSON"], {"PERSON": "7"}, {"PERSON": -1}, {1: 1}, 3])
 def test_entity_counts_that_are_none_are_not_known(entities: object) -> None:
-    variables = expression_variables(ACTION, Evidence(pii={**REPORT, "entities": entities, "columns": 1}), [])
+    variables = expression_variables(
+        ACTION, replace(EVIDENCE, pii={**REPORT, "entities": entities, "columns": 1}), []
+    )
     assert variables["pii"]["entities"] is None
     assert variables["pii"]["columns"] is None
 

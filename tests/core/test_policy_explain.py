@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_approvals.core.errors import InvalidRequestError
-from airflow_approvals.core.model import Action, Evidence, Person
+from airflow_approvals.core.model import Action, Evidence, FileDigest, Person, Snapshot
 from airflow_approvals.core.policy import parse_policy_file
 from airflow_approvals.core.policy_explain import Explanation, explain
 
@@ -27,12 +27,22 @@ policies:
     match: {action: [export], destination: ["s3://partner-*/**"]}
     require:
       - {group: stewards, approvals: 2}
-      - {group: security, when: "dataset.rows > 10"}
+      - {group: security, when: "pii.residual > 10"}
       - {group: board, when: "false"}
     deny_if: ["pii.verified == false"]
     expires_after: 4h
 """,
     name="policy.yaml",
+)
+SNAPSHOT = Snapshot(
+    uri="file:///staged/a.csv",
+    format="csv",
+    sha256="0" * 64,
+    size=120,
+    rows=11,
+    columns=(),
+    schema_sha256="1" * 64,
+    files=(FileDigest(name="a.csv", sha256="0" * 64, size=120),),
 )
 
 
@@ -44,13 +54,14 @@ def explained(
 
 def test_an_explanation_says_who_must_answer_and_why() -> None:
     action = Action(kind="export", destination="s3://partner-x/a")
-    found = explained(action, "alice", evidence=Evidence(pii={"scanned": True, "verified": True}))
+    report = {"dataset_sha256": SNAPSHOT.sha256, "scanned": True, "verified": True}
+    found = explained(action, "alice", evidence=Evidence(datasets=(SNAPSHOT,), pii=report))
     assert found.policy == "exports"
     assert found.sentences == (
         "Policy deletes does not cover it: the action is export, it covers delete.",
         "Policy exports is the first that covers it: somebody must approve this action.",
         "2 approvals by stewards needed (always).",
-        "1 approval by security needed ('dataset.rows > 10' could not be evaluated (TypeError), "
+        "1 approval by security needed ('pii.residual > 10' could not be evaluated (TypeError), "
         "so the rule applies).",
         "No approval by board needed ('false' does not hold).",
         "May approve: bob, carol, dave; each counts for one rule.",

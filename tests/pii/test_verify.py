@@ -23,6 +23,7 @@ from airflow_approvals.pii.masking.rules import ColumnRule, LeafRule, MaskingRul
 from airflow_approvals.pii.masking.tables import TableMasker
 from airflow_approvals.pii.verify import Verifier
 from airflow_approvals.pii.verify_report import Found, VerifyReport
+from tests.core.test_policy_explain import SNAPSHOT
 from tests.pii.mask_samples import KEYS, OTHER_KEYS, PatternFinder, customer_rules, relaxed
 
 CARD = 4111111111111111
@@ -284,7 +285,8 @@ def test_the_report_is_what_a_policy_asks_for() -> None:
         report = verify(output, known)
         evidence = report.to_evidence()
         assert from_json(VerifyReport, to_json(report)) == report
-        pii = expression_variables(Action(kind="export"), Evidence(pii=evidence), [])["pii"]
+        about = Evidence(datasets=(SNAPSHOT,), pii={"dataset_sha256": SNAPSHOT.sha256, **evidence})
+        pii = expression_variables(Action(kind="export"), about, [])["pii"]
         assert pii["scanned"] is True
         assert pii["verified"] is verified
         assert pii["residual"] == report.residual

@@ -188,6 +188,7 @@ def test_text_from_outside_is_shown_and_never_obeyed(shared: Site, text: str) ->
         files=(),
     )
     report = {
+        "dataset_sha256": "a" * 64,
         "scanned": True,
         text: text,
         "columns": [{"column": text, "scanned": 1, "entities": [{"entity_type": text, "cells": 1}]}],
@@ -253,10 +254,9 @@ ODD_REPORTS = {
 @pytest.mark.parametrize("report", ODD_REPORTS.values(), ids=ODD_REPORTS.keys())
 def test_an_odd_pii_report_breaks_nothing(shared: Site, report: dict[str, object]) -> None:
     opening = an_opening(f"odd-{len(str(report))}")
-    request = opened(
-        shared,
-        Opening(action=opening.action, evidence=Evidence(datasets=opening.evidence.datasets, pii=report)),
-    )
+    datasets = opening.evidence.datasets
+    about = {"dataset_sha256": datasets[0].sha256, **report}
+    request = opened(shared, Opening(action=opening.action, evidence=Evidence(datasets=datasets, pii=about)))
     with Browser(shared, "alice") as alice:
         page = alice.open(f"/requests/{request.id}")
     assert page.answer.status_code == 200
