@@ -5,13 +5,14 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from airflow_approvals.core.errors import PolicyError
 from airflow_approvals.core.gated_rules import TaskFacts
 from airflow_approvals.operators.named_connections import connections_of, connections_of_mapped
 
 
 def facts_of(task: Any) -> TaskFacts:
     """Return what is known of an operator or a mapped one while its file is parsed."""
-    is_mapped = hasattr(task, "operator_class")
+    is_mapped = is_mapped_task(task)
     named = connections_of_mapped(task) if is_mapped else connections_of(task)
     dag = task.dag
     cls: Any = task.operator_class if is_mapped else type(task)
@@ -22,6 +23,21 @@ def facts_of(task: Any) -> TaskFacts:
         classes=class_names(cls),
         conn_ids=named.ids,
         has_unknown_conn=named.has_unknown,
+    )
+
+
+def is_mapped_task(task: Any) -> bool:
+    """Return whether `task` stands for several, made when it runs; another thing than a task is refused."""
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.definitions.mappedoperator import MappedOperator
+
+    if isinstance(task, BaseOperator):
+        return False
+    if isinstance(task, MappedOperator):
+        return True
+    raise PolicyError(
+        f"a task is a {type(task).__name__}, neither an operator nor a mapped one: whether it is gated "
+        "cannot be told; use one of Airflow's task classes"
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_approvals.core.errors import PolicyError
 from airflow_approvals.core.gated_rules import GateRule, reason_of
+from airflow_approvals.enforcement.facts import is_mapped_task
 from airflow_approvals.operators.gated import (
     Terms,
     exchange_class,
@@ -29,7 +30,7 @@ def gate_by_rules(task: Any, rules: tuple[GateRule, ...]) -> None:
 
     A gate that the DAG's author has put on it gives way: what it asks with might be weaker than the rule.
     """
-    is_mapped = hasattr(task, "operator_class")
+    is_mapped = is_mapped_task(task)
     cls: Any = task.operator_class if is_mapped else type(task)
     if _needs_no_gate(cls, task.task_id):
         return

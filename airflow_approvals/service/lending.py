@@ -34,7 +34,7 @@ class LendingCases(UseCases):
     """Lends secrets to the task instances that hold an approval for them."""
 
     def find_protection(self, kind: Kind, name: str) -> Protected | None:
-        """Return the entry of the policy file that protects `name`; None where none does, or none is there."""
+        """Return the entry of the policy file that protects `name`; None where none does."""
         try:
             policy_file = self.policies.current()
         except PolicyError:
