@@ -42,6 +42,11 @@ class Backend:
                 self._service = self._build()
             return self._service
 
+    @property
+    def built(self) -> Service | None:
+        """Return the service if it is built already; this never blocks."""
+        return self._service
+
     async def run(self, function: Callable[Given, Got], *args: Given.args, **kwargs: Given.kwargs) -> Got:
         """Return what `function` returns; it runs in a thread and may block."""
         if self._threads is None:
