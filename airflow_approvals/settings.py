@@ -17,6 +17,7 @@ class Settings:
     policy_file: str  # path of the policy file
     gated_operators: str  # auto, required or off: whether DAG files are parsed with the file's rules
     base_url: str  # where Airflow's API server is reached, without /approvals
+    sealing_keys: str  # path of the keys of sealed secrets; empty: beside the signing key
     signing_key: str  # signer URI of securesystemslib; empty: a key file under AIRFLOW_HOME
     public_key_file: str  # public key JSON of a signer that cannot tell it (KMS, Vault, HSM)
     worker_secret: str  # workers' tokens are signed with a key derived from it; never shown
@@ -48,6 +49,7 @@ def read_settings() -> Settings:
         gated_operators=option("gated_operators", "auto"),
         policy_file=option("policy_file", str(home / POLICY_FILE)),
         base_url=option("base_url", str(api_url)).rstrip("/"),
+        sealing_keys=option("sealing_keys", ""),
         signing_key=option("signing_key", ""),
         public_key_file=option("public_key_file", ""),
         worker_secret=option("worker_secret", str(conf.get("api", "secret_key", fallback=""))),
