@@ -68,6 +68,11 @@ def _options() -> dict[str, dict[str, Any]]:
             "securesystemslib knows them). Empty: a key file under AIRFLOW_HOME, made at the first start.",
             example="awskms:alias/approvals",
         ),
+        "sealing_keys": _option(
+            "File with the keys of sealed connections and variables; every API server needs the same. Empty: "
+            "approvals/keys/sealing_keys.json under AIRFLOW_HOME, made when the first secret is sealed.",
+            example="/etc/airflow/keys/sealing_keys.json",
+        ),
         "public_key_file": _option(
             "Public key of a signer that cannot tell it by itself, as JSON of securesystemslib.",
             example="/etc/airflow/approvals.pub.json",
