@@ -101,6 +101,7 @@ class Site:
         self.settings = Settings(
             gated_operators="auto",
             policy_file=str(self.policy_file),
+            sealing_keys="",
             base_url=self.base_url,
             signing_key="",
             public_key_file="",
