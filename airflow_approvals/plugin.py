@@ -17,9 +17,19 @@ class ApprovalsPlugin(AirflowPlugin):
     @cached_property
     def fastapi_apps(self) -> list[Any]:  # type: ignore[override]  # Airflow declares a class attribute
         # Only the API server reads this, so workers never import FastAPI or SQL models.
+        return [{"name": "approvals", "url_prefix": "/approvals", "app": self._app}]
+
+    @cached_property
+    def fastapi_root_middlewares(self) -> list[Any]:  # type: ignore[override]  # Airflow declares a class attribute
+        from airflow_approvals.enforcement.joined import root_middlewares
+
+        return root_middlewares(self._app.state.backend)
+
+    @cached_property
+    def _app(self) -> Any:
         from airflow_approvals.wiring import build_app
 
-        return [{"name": "approvals", "url_prefix": "/approvals", "app": build_app()}]
+        return build_app()
 
     @cached_property
     def external_views(self) -> list[Any]:  # type: ignore[override]  # Airflow declares a class attribute
