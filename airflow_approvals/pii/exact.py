@@ -20,6 +20,7 @@ from airflow_approvals.pii.findings import Span
 from airflow_approvals.pii.named_entities import EntityScan, has_known_pipeline
 from airflow_approvals.pii.patterns import Hit, PatternScan, is_pattern_recognizer
 from airflow_approvals.pii.phones import PhoneScan, is_phone_recognizer
+from airflow_approvals.pii.tokenizing import FrequentWords
 
 if TYPE_CHECKING:
     from presidio_analyzer import AnalyzerEngine
@@ -36,6 +37,7 @@ class ExactEngine:
         self._presidio = PresidioEngine(analyzer, language)
         engine: Any = analyzer.nlp_engine
         self._nlp = engine.nlp[language]
+        self._frequent_words = FrequentWords(self._nlp)
         recognizers = analyzer.registry.get_recognizers(language=language, all_fields=True)
         entities = analyzer.get_supported_entities(language)
         numbered = list(enumerate(recognizers))
@@ -65,6 +67,7 @@ class ExactEngine:
     def _some(
         self, texts: Sequence[str], context: tuple[str, ...], entities: frozenset[str] | None
     ) -> list[Spans]:
+        self._frequent_words.learn(texts)
         with self._nlp.memory_zone():
             found, open_ = self._spans(texts, context, entities)
         if open_:

@@ -2,8 +2,8 @@
 
 The pipeline's tagger, lemmatizer and attribute ruler have no say in entities. The parser has one: no entity
 may cross a sentence start. That forbids moves and never adds one, so where the entities found without
-sentences cross none, they are the same with them. The parser is run only for texts with an entity of several
-tokens, and the recogniser again only where one of these crosses a sentence start.
+sentences cross none, they are the same with them. Sentences are asked for only in texts with an entity of
+several tokens, and the recogniser again only where one of these crosses a sentence start.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from airflow_approvals.pii.entity_moves import EntityMoves, Features, TokenSpan
+from airflow_approvals.pii.sentence_starts import SentenceStarts
 from airflow_approvals.pii.token_vectors import TokenVectors
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class EntityScan:
         tok2vec: Any = nlp.get_pipe("tok2vec") if "tok2vec" in nlp.pipe_names else None
         self._tok2vec = tok2vec
         self._vectors = TokenVectors.of(tok2vec.model) if tok2vec is not None else None
+        knows_all = self._vectors is not None and self._parser is not None
+        self._starts = SentenceStarts.of(self._parser) if knows_all else None
         self.path = "numpy" if self._moves is not None else "spacy"
 
     def entities(self, docs: Sequence[Doc]) -> list[list[TokenSpan]]:
@@ -73,6 +76,7 @@ class EntityScan:
             for number, entities in enumerate(found)
             if any(entity.end - entity.first > 1 for entity in entities)
         ]
+        several = self._perhaps_crossing([docs[number] for number in several], several, found)
         self._parse([docs[number] for number in several])
         crossing = [number for number in several if _crosses(docs[number], found[number])]
         fresh = [docs[number] for number in crossing]
@@ -80,6 +84,29 @@ class EntityScan:
             doc.set_ents([], default="missing")  # what spaCy's own recogniser may have said without sentences
         for number, entities in zip(crossing, self._by_spacy(fresh), strict=True):
             found[number] = entities
+
+    def _perhaps_crossing(
+        self, docs: Sequence[Doc], numbers: list[int], found: Sequence[Sequence[TokenSpan]]
+    ) -> list[int]:
+        """Return those of the numbers whose entities cross sentence starts, or where that is in doubt."""
+        if self._starts is None or self._vectors is None or not docs:
+            return numbers
+        features = _features(docs, self._vectors.columns)
+        vectors, which = self._vectors.encode_distinct(features.columns, features.lengths)
+        starts, doubtful = self._starts.find(vectors, which, features.lengths)
+        doubts = set(doubtful)
+        ends = np.cumsum(features.lengths)
+        before = (ends - features.lengths).tolist()
+        return [
+            number
+            for place, number in enumerate(numbers)
+            if place in doubts
+            or any(
+                starts[before[place] + entity.first + 1 : before[place] + entity.end].any()
+                for entity in found[number]
+                if entity.end - entity.first > 1
+            )
+        ]
 
     def _parse(self, docs: Sequence[Doc]) -> None:
         if self._vectors is not None:

@@ -1,9 +1,10 @@
 """Presidio's phone recognizer, asking each region's full matcher only where that region could find something.
 
-`PhoneRecognizer` runs python-phonenumbers once for each of its regions over every text. All of them look at
-the same pieces of the text as long as none of them is a number; so one run notes the pieces, and a region for
-which no piece can be read as a valid number has nothing to find. "Can be read" is decided from the metadata,
-and errs on the side of yes: whatever is not plain ASCII digits and punctuation is left to the matcher.
+`PhoneRecognizer` runs python-phonenumbers once for each of its regions over every text. All of them cut the
+same candidates out of the text and try the same pieces of each, as long as none of these is a number; so one
+run notes them, and a region is asked only about candidates with a piece that it could read as a valid number.
+"Could read" is decided from the metadata, and errs on the side of yes: whatever is not plain ASCII digits and
+punctuation is left to the matcher.
 
 Source: phonenumbers/phonenumbermatcher.py, phonenumbers/phonenumberutil.py (`parse`, `is_valid_number`,
 `_is_national_prefix_present_if_required`),
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from airflow_approvals.pii.duplicates import without_duplicates
@@ -25,7 +26,11 @@ EXTENSION_SIGNS = "xX#;,~"
 PLAIN_PIECE = re.compile(r"[\d\s()\[\]./+#;,~-]*(?:[xX][\d\s()\[\]./+#;,~-]*){0,2}\Z", re.ASCII)
 NOT_BESIDE_A_NUMBER = re.compile(r"[A-Za-z$%]")
 NO_DIGIT = re.compile(r"\D", re.ASCII)
+HAS_EXTENSION = re.compile("[xX#;,~]")
+MANY_PIECES = 30_000  # the matcher gives up at 65,535
 SHORTEST = 2  # digits of a national number
+SHORTEST_ABROAD = 6  # with what is dialled before a country code, the code, and the number
+REMEMBERED = 4_000  # answers: the pieces of one text are often the same
 VALID = 1  # phonenumbers.Leniency.VALID, Presidio's default
 KINDS = (
     "premium_rate", "toll_free", "shared_cost", "voip", "personal_number", "pager", "uan", "voicemail",
@@ -33,13 +38,20 @@ KINDS = (
 )  # fmt: skip
 
 
-class _Piece(NamedTuple):
-    """A piece of text that the matcher would try to parse, and the stretch of text that it was cut from."""
+Dialled = frozenset[str] | None
+"""Digits, after "+" if there is one, with and without extension; None: unknown."""
 
-    dialled: (
-        frozenset[str] | None
-    )  # digits, after "+" if there is one, with and without extension; None: unknown
-    within: tuple[int, int]
+
+class _Candidate(NamedTuple):
+    """A stretch of text that the matcher cuts out, and the pieces of it that it would try to parse."""
+
+    start: int
+    text: str
+    pieces: list[Dialled]
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.text)
 
 
 class PhoneScan:
@@ -55,27 +67,44 @@ class PhoneScan:
         if not any(map(str.isdigit, text)):
             return []
         if self._recognizer.leniency != VALID or not PLAIN_TEXT.match(text):
-            every = (_matcher(text, region, self._recognizer.leniency) for region in self._regions)
-            return without_duplicates(span for matcher in every for span in self._matches(matcher))
-        pieces = [piece for piece in _pieces(text) if self._could_be_anywhere(piece)]
+            return self._asked_all(text)
+        candidates = _candidates(text, self._regions)
+        if candidates is None:
+            return self._asked_all(text)
         found: list[Span] = []
-        for region in self._regions if pieces else ():
-            open_pieces = {piece.within for piece in pieces if _could_be_number(piece, region)}
+        for region in self._regions if candidates else ():
             # A number that is as wide as the stretch it was cut from leaves other regions nothing that would
             # survive: what they find there is inside it and scores the same.
-            open_pieces -= {(span.start, span.end) for span in found}
-            if open_pieces:
-                found.extend(self._matches(_choosy()(text, region)))
+            wide = {(span.start, span.end) for span in found}
+            open_ = [
+                one
+                for one in candidates
+                if (one.start, one.end) not in wide
+                and any(_could_be_number(piece, region) for piece in one.pieces)
+            ]
+            if open_:
+                found.extend(self._of_candidates(text, region, open_))
         return without_duplicates(found)
 
-    def _could_be_anywhere(self, piece: _Piece) -> bool:
-        """Ask all regions in one go; most pieces of ordinary text are no number anywhere."""
-        return piece.dialled is None or any(
-            number[0] == "+" or _dialled_in(self._regions).fullmatch(number) for number in piece.dialled
-        )
+    def _asked_all(self, text: str) -> list[Span]:
+        every = (_matcher(text, region, self._recognizer.leniency) for region in self._regions)
+        return without_duplicates(span for matcher in every for span in self._spans(matcher))
 
-    def _matches(self, matcher: Iterable[Any]) -> Iterator[Span]:
-        for match in matcher:
+    def _of_candidates(self, text: str, region: str, candidates: Iterable[_Candidate]) -> list[Span]:
+        matcher = _choosy()(text, region)
+        matches = []
+        for candidate in candidates:
+            match = matcher.match_of(candidate)
+            if match is None:
+                continue
+            matches.append(match)
+            if match.end != candidate.end:
+                # It goes on behind the number, and cuts other candidates than the run that found none.
+                return list(self._spans(_choosy()(text, region)))
+        return list(self._spans(matches))
+
+    def _spans(self, matches: Iterable[Any]) -> Iterator[Span]:
+        for match in matches:
             yield Span(self._entity, match.start, match.end, self._recognizer.SCORE)
 
 
@@ -86,12 +115,24 @@ def is_phone_recognizer(recognizer: Any) -> bool:
     return type(recognizer) is PhoneRecognizer and "analyze" not in vars(recognizer)
 
 
-def _pieces(text: str) -> list[_Piece]:
-    recorder = _recorder()(text)
+def _candidates(text: str, regions: tuple[str, ...]) -> list[_Candidate] | None:
+    """Return the candidates that could be numbers in one of the regions; None where there are too many."""
+    recorder = _recorder()(text, _fewest_digits(regions))
     for _ in recorder:  # it finds nothing: every piece is noted and refused
         pass
-    pieces: list[_Piece] = recorder.pieces
-    return pieces
+    if recorder.tried > MANY_PIECES:
+        return None
+    return [
+        one for one in recorder.candidates if any(_could_be_anywhere(piece, regions) for piece in one.pieces)
+    ]
+
+
+def _could_be_anywhere(piece: Dialled, regions: tuple[str, ...]) -> bool:
+    """Ask all regions in one go; most pieces of ordinary text are no number anywhere."""
+    if piece is None:
+        return True
+    pattern = _dialled_in(regions)
+    return any(number[0] == "+" or pattern.fullmatch(number) for number in piece)
 
 
 def _matcher(text: str, region: str, leniency: int) -> Iterable[Any]:
@@ -117,6 +158,9 @@ def _choosy() -> Any:
                 return None
             return super()._parse_and_verify(candidate, offset)
 
+        def match_of(self, candidate: _Candidate) -> Any:
+            return self._extract_match(candidate.text, candidate.start)
+
     return Choosy
 
 
@@ -128,41 +172,55 @@ def _recorder() -> Any:
     class Recorder(phonenumbers.PhoneNumberMatcher):
         """A matcher for which nothing is a number."""
 
-        def __init__(self, text: str) -> None:
+        def __init__(self, text: str, fewest_digits: int) -> None:
             super().__init__(text, None, leniency=VALID)
-            self.pieces: list[_Piece] = []
-            self._within = (0, 0)
+            self.candidates: list[_Candidate] = []
+            self.tried = 0
+            self._fewest_digits = fewest_digits
+            self._pieces: list[Dialled] = []
 
         def _extract_match(self, candidate: str, offset: int) -> None:
-            self._within = (offset, offset + len(candidate))
+            self.tried += 1
+            if "+" not in candidate and len(NO_DIGIT.sub("", candidate)) < self._fewest_digits:
+                return
+            self._pieces = []
             super()._extract_match(candidate, offset)
+            if self._pieces:
+                self.candidates.append(_Candidate(offset, candidate, self._pieces))
 
         def _parse_and_verify(self, candidate: str, offset: int) -> None:
+            self.tried += 1
             end = offset + len(candidate)
             if NOT_BESIDE_A_NUMBER.match(self.text, end):
                 return
             if offset and candidate[:1] not in "([+" and NOT_BESIDE_A_NUMBER.match(self.text, offset - 1):
                 return
-            self.pieces.append(_Piece(_dialled(candidate), self._within))
+            dialled = _dialled(candidate)
+            if dialled != frozenset():
+                self._pieces.append(dialled)
 
     return Recorder
 
 
-def _dialled(piece: str) -> frozenset[str] | None:
+def _dialled(piece: str) -> Dialled:
     """Return the digits that could be dialled: those before each sign of an extension, and all."""
     if not PLAIN_PIECE.match(piece):
         return None
+    if not HAS_EXTENSION.search(piece):
+        number = ("+" if "+" in piece else "") + NO_DIGIT.sub("", piece)
+        return frozenset((number,)) if len(number) >= SHORTEST else frozenset()
     cuts = [place for place, sign in enumerate(piece) if sign in EXTENSION_SIGNS]
     plus = "+" if "+" in piece else ""
     numbers = (NO_DIGIT.sub("", piece[:cut]) for cut in (*cuts, len(piece)))
     return frozenset(plus + number for number in numbers if len(number) >= SHORTEST)
 
 
-def _could_be_number(piece: _Piece, region: str) -> bool:
+def _could_be_number(piece: Dialled, region: str) -> bool:
     """Tell whether `region` could read a valid number from a piece; True when in doubt."""
-    return piece.dialled is None or any(_could_dial(number, region) for number in piece.dialled)
+    return piece is None or any(_could_dial(number, region) for number in piece)
 
 
+@lru_cache(REMEMBERED)
 def _could_dial(number: str, region: str) -> bool:
     if number[0] == "+":
         return _could_be_international(number[1:])
@@ -278,6 +336,25 @@ def _valid_numbers(country_code: int) -> re.Pattern[str]:
             if desc is not None and desc.national_number_pattern:
                 patterns[desc.national_number_pattern] = None
     return re.compile("|".join(f"(?:{pattern})" for pattern in patterns) or r"(?!)")
+
+
+@cache
+def _fewest_digits(regions: tuple[str, ...]) -> int:
+    """Return how many digits a number without "+" has at least, with whatever is dialled before it."""
+    from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
+
+    fewest = SHORTEST_ABROAD
+    for region in regions:
+        rules = _rules(region)
+        if rules is None or re.search(r"(?<!\\)\d", rules.transform or ""):
+            return 0
+        for other in COUNTRY_CODE_TO_REGION_CODE[rules.country_code]:
+            metadata = PhoneMetadata.metadata_for_region(other, None)
+            for kind in KINDS:
+                desc = getattr(metadata, kind, None)
+                if desc is not None and desc.national_number_pattern:
+                    fewest = min(fewest, *(desc.possible_length or (0,)))
+    return fewest
 
 
 @cache

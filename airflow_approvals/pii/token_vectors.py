@@ -98,7 +98,14 @@ class TokenVectors:
         return len(self._layers)
 
     def encode(self, features: npt.NDArray[np.uint64], lengths: npt.NDArray[np.int64]) -> Floats:
-        """Return (tokens, width) for documents of `lengths` tokens; `features` has their `columns` by row.
+        """Return (tokens, width) for documents of `lengths` tokens; `features` has their `columns` by row."""
+        vectors, which = self.encode_distinct(features, lengths)
+        return vectors[which]
+
+    def encode_distinct(
+        self, features: npt.NDArray[np.uint64], lengths: npt.NDArray[np.int64]
+    ) -> tuple[Floats, npt.NDArray[np.int64]]:
+        """Return the vectors of tokens without repetition, and which of them is that of each token.
 
         A layer sees a row and its two neighbours, so equal windows have equal outcomes: each layer computes
         distinct windows only, told apart by 64-bit keys. Padding rows are left out once they cannot reach a
@@ -129,7 +136,7 @@ class TokenVectors:
                 part = slice(block, block + ROWS_AT_A_TIME)
                 changed[part] = layer(windows[distinct[part]])
             rows[needed] += changed[inverse]
-        return rows[places]
+        return rows[distinct], inverse  # of the last layer, which is needed for tokens alone
 
     def _embed(self, features: npt.NDArray[np.uint64], mixed: npt.NDArray[np.uint64]) -> Floats:
         """Return the context-free vectors; a token that was seen before is looked up."""
