@@ -59,9 +59,14 @@ def _options() -> dict[str, dict[str, Any]]:
             example="required",
         ),
         "base_url": _option(
-            "Where workers, the triggerer and links reach Airflow's API server, without /approvals. "
+            "Where people reach Airflow's API server, without /approvals; links lead there. "
             "Empty: [api] base_url, or else http://localhost:8080.",
             example="https://airflow.example.com",
+        ),
+        "service_url": _option(
+            "Where workers and the triggerer reach it. Empty: [core] execution_api_server_url without its "
+            "/execution, or else base_url.",
+            example="http://airflow-api-server:8080",
         ),
         "signing_key": _option(
             "Signer URI of the key that signs receipts and checkpoints (a file, a KMS, a Vault or an HSM, as "

@@ -16,7 +16,8 @@ class Settings:
 
     policy_file: str  # path of the policy file
     gated_operators: str  # auto, required or off: whether DAG files are parsed with the file's rules
-    base_url: str  # where Airflow's API server is reached, without /approvals
+    base_url: str  # where people reach Airflow's API server, without /approvals: links
+    service_url: str  # where workers and the triggerer reach it
     sealing_keys: str  # path of the keys of sealed secrets; empty: beside the signing key
     signing_key: str  # signer URI of securesystemslib; empty: a key file under AIRFLOW_HOME
     public_key_file: str  # public key JSON of a signer that cannot tell it (KMS, Vault, HSM)
@@ -45,10 +46,13 @@ def read_settings() -> Settings:
 
     home = Path(AIRFLOW_HOME)
     api_url = conf.get("api", "base_url", fallback="") or "http://localhost:8080"
+    base_url = option("base_url", str(api_url)).rstrip("/")
+    execution_api = str(conf.get("core", "execution_api_server_url", fallback="") or "").rstrip("/")
     return Settings(
         gated_operators=option("gated_operators", "auto"),
         policy_file=option("policy_file", str(home / POLICY_FILE)),
-        base_url=option("base_url", str(api_url)).rstrip("/"),
+        base_url=base_url,
+        service_url=option("service_url", execution_api.removesuffix("/execution") or base_url).rstrip("/"),
         sealing_keys=option("sealing_keys", ""),
         signing_key=option("signing_key", ""),
         public_key_file=option("public_key_file", ""),

@@ -50,7 +50,7 @@ def _runner(function: str) -> Callable[[Namespace], None]:
         from airflow_approvals.settings import read_settings
 
         # Here Airflow's configuration is at hand; the other script has options and the environment only.
-        args.configured_url = read_settings().base_url
+        args.configured_url = read_settings().service_url
         sys.exit(run_command(function, args))
 
     return run

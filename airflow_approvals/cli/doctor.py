@@ -43,7 +43,7 @@ def examine(args: Namespace) -> int:
     """Look at everything, tell it in order, and end with 1 if something is wrong."""
     settings = _find_settings()
     if settings is not None:
-        args.configured_url = settings.base_url
+        args.configured_url = settings.service_url
     findings = [*_local_findings(settings), *_server_findings(server_url(args))]
     wrong = any(finding.level == "wrong" for finding in findings)
     if args.output == "json":

@@ -207,12 +207,12 @@ class ApprovalsClient:
 def worker_client(ti_id: str, settings: Settings, *, patience: float = 60.0) -> ApprovalsClient:
     """Return the client of one running task instance."""
     tokens = worker_tokens(ti_id, settings.worker_secret)
-    return ApprovalsClient(settings.base_url, tokens, settings.http_timeout, patience=patience)
+    return ApprovalsClient(settings.service_url, tokens, settings.http_timeout, patience=patience)
 
 
 def reader_client(settings: Settings) -> ApprovalsClient:
     """Return the client of the triggerer and of sensors in it: it can read, and nothing else."""
-    return ApprovalsClient(settings.base_url, reader_tokens(settings.worker_secret), settings.http_timeout)
+    return ApprovalsClient(settings.service_url, reader_tokens(settings.worker_secret), settings.http_timeout)
 
 
 def _request(body: dict[str, Any]) -> ApprovalRequest:

@@ -153,7 +153,7 @@ def read_answer(answer: httpx.Response) -> Wire:
     if not isinstance(body, dict):
         raise ServiceUnavailableError(
             f"{answer.request.url.host}: something else than the approvals service answered; "
-            "check [approvals] base_url"
+            "check [approvals] service_url"
         )
     return Wire(status=answer.status_code, body=body)
 
@@ -173,7 +173,7 @@ def error_of(answer: httpx.Response) -> ApprovalsError:
         return ServiceUnavailableError(f"{answer.request.url.host}: answered {status}; nothing was decided")
     return _BY_STATUS.get(status, ApprovalsError)(
         f"{answer.request.url.host}: answered {status} to {answer.request.method} {answer.request.url.path}; "
-        "check that [approvals] base_url is Airflow's API server and has the approvals plugin"
+        "check that [approvals] service_url is Airflow's API server and has the approvals plugin"
     )
 
 
@@ -181,5 +181,5 @@ def unreachable(base_url: str, error: Exception) -> ServiceUnavailableError:
     """Return the error for a server that did not answer."""
     return ServiceUnavailableError(
         f"{base_url}: no answer ({type(error).__name__}); nothing was decided: check that Airflow's "
-        "API server runs and that [approvals] base_url is its address"
+        "API server runs and that [approvals] service_url is its address"
     )

@@ -149,7 +149,9 @@ def go_on(
         from airflow_approvals.triggers.approval import ApprovalTrigger
 
         trigger = ApprovalTrigger(
-            request_id=request.id, base_url=hook.settings.base_url, deferred_at=datetime.now(UTC).timestamp()
+            request_id=request.id,
+            base_url=hook.settings.service_url,
+            deferred_at=datetime.now(UTC).timestamp(),
         )
         operator.defer(trigger=trigger, method_name=RESUME)
     raise end_of(context, request, on_denied=on_denied)

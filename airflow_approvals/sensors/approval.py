@@ -133,7 +133,7 @@ class ApprovalSensor(BaseSensorOperator):
 
         return ApprovalTrigger(
             request_id=request.id,
-            base_url=read_settings().base_url,
+            base_url=read_settings().service_url,
             deferred_at=datetime.now(UTC).timestamp(),
         )
 

@@ -123,7 +123,7 @@ def test_an_answer_that_waiting_does_not_mend_is_raised_at_once(
 
 def test_a_service_that_stays_away_is_said_so_in_the_end() -> None:
     caller = client(f"http://127.0.0.1:{free_port()}", patience=0.2)
-    with caller, pytest.raises(ServiceUnavailableError, match="base_url"):
+    with caller, pytest.raises(ServiceUnavailableError, match="service_url"):
         caller.keys()
 
 

@@ -103,6 +103,7 @@ class Site:
             policy_file=str(self.policy_file),
             sealing_keys="",
             base_url=self.base_url,
+            service_url=self.base_url,
             signing_key="",
             public_key_file="",
             worker_secret=SECRET,
@@ -221,10 +222,15 @@ def mounted(app: FastAPI) -> FastAPI:
 
 
 @contextmanager
-def serving(app: FastAPI, port: int) -> Iterator[uvicorn.Server]:
+def serving(app: FastAPI, port: int, *, has_sockets: bool = False) -> Iterator[uvicorn.Server]:
     """Serve `app` on loopback from a thread until the block ends."""
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=port, log_level="warning", timeout_graceful_shutdown=1, ws="none"
+        app,
+        host="127.0.0.1",
+        port=port,
+        log_level="warning",
+        timeout_graceful_shutdown=1,
+        ws="websockets-sansio" if has_sockets else "none",
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

@@ -1,0 +1,42 @@
+"""Settings: what is not configured follows from Airflow's own options."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_approvals.settings import read_settings
+
+PUBLIC, INSIDE = "https://airflow.example.com", "http://api-server:8080"
+
+
+@pytest.mark.parametrize(
+    ("configured", "service_url"),
+    [
+        pytest.param({}, PUBLIC, id="nothing: the address that people use"),
+        pytest.param(
+            {"CORE__EXECUTION_API_SERVER_URL": f"{INSIDE}/execution/"}, INSIDE, id="as the task SDK"
+        ),
+        pytest.param(
+            {"CORE__EXECUTION_API_SERVER_URL": f"{INSIDE}/airflow/execution"},
+            f"{INSIDE}/airflow",
+            id="below a path",
+        ),
+        pytest.param(
+            {
+                "CORE__EXECUTION_API_SERVER_URL": f"{PUBLIC}/execution/",
+                "APPROVALS__SERVICE_URL": f"{INSIDE}/",
+            },
+            INSIDE,
+            id="its own option first",
+        ),
+    ],
+)
+def test_workers_reach_the_service_inside_and_links_lead_outside(
+    monkeypatch: pytest.MonkeyPatch, configured: dict[str, str], service_url: str
+) -> None:
+    for option in ("API__BASE_URL", "CORE__EXECUTION_API_SERVER_URL", "APPROVALS__BASE_URL"):
+        monkeypatch.delenv(f"AIRFLOW__{option}", raising=False)
+    for option, value in ({"API__BASE_URL": PUBLIC} | configured).items():
+        monkeypatch.setenv(f"AIRFLOW__{option}", value)
+    settings = read_settings()
+    assert (settings.base_url, settings.service_url) == (PUBLIC, service_url)
