@@ -34,8 +34,8 @@ test: $(READY) ## all tests that need only packages; T=tests/core K=expired narr
 	@$(BIN)/python $(PYTEST) $(PARALLEL) -m "not services"
 
 .PHONY: test-services
-test-services: $(READY) ## the tests against a real PostgreSQL and Chromium (installed through apt if missing)
-	@tools/with-chromium tools/with-postgres $(BIN)/python $(PYTEST) -m services
+test-services: $(READY) ## the tests against a real PostgreSQL, Chromium and Spark (installed if missing)
+	@tools/with-spark tools/with-chromium tools/with-postgres $(BIN)/python $(PYTEST) -m services
 
 .PHONY: screenshots
 screenshots: $(READY) ## the pictures in docs/img, taken anew with Chromium
@@ -59,7 +59,7 @@ fmt: $(READY) ## let ruff fix and format
 
 .PHONY: bench
 bench: $(READY) ## benchmarks, one JSON line each; BENCH=name for one, SHORT=1 for small sizes
-	@tools/with-postgres $(BIN)/python -m tests.bench $(BENCH) $(if $(SHORT),--short)
+	@$(if $(SHORT)$(filter-out pii,$(BENCH)),,tools/with-spark) tools/with-postgres $(BIN)/python -m tests.bench $(BENCH) $(if $(SHORT),--short)
 
 .PHONY: check
 check: ## all that CI runs

@@ -33,6 +33,7 @@ class Exit(IntEnum):
     NOT_VERIFIED = 5
     UNAVAILABLE = 6
     MOVED_ON = 7
+    PII_FOUND = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,9 @@ TABLE: tuple[ExitRow, ...] = (
         code=Exit.MOVED_ON,
         meaning="the request has moved on: already decided, or changed since it was shown",
         errors=(AlreadyDecidedError, StaleRevisionError),
+    ),
+    ExitRow(
+        code=Exit.PII_FOUND, meaning="personal data was found, and `pii scan --on-pii fail` asked for none"
     ),
 )
 

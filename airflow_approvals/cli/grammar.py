@@ -74,6 +74,36 @@ _CHECKPOINT = Option(
     "a signed checkpoint kept elsewhere, which the ledger must contain; may be given more than once",
     {"action": "append", "default": [], "metavar": "FILE"},
 )
+_CONN_ID = Option(
+    ("--conn-id",), "Airflow connection of the object store that PATH lies in", {"metavar": "ID"}
+)
+_FORMAT = Option(
+    ("--format",),
+    "parquet, csv or jsonl, where the names do not tell",
+    {"choices": ("parquet", "csv", "jsonl")},
+)
+_ENGINE = (
+    Option(("--language",), "language of the texts", {"default": "en"}),
+    Option(("--model",), "spaCy model, an installed package; nothing is ever downloaded"),
+    Option(("--nlp-conf",), "Presidio's own NLP configuration instead", {"metavar": "FILE"}),
+    Option(("--recognizers-conf",), "Presidio's own recognizer registry", {"metavar": "FILE"}),
+)
+_REPORT = Option(("--report",), "write the report to this file too, as JSON", {"metavar": "FILE"})
+_CHART = Option(("--chart",), "draw entities per column into this .html or .svg", {"metavar": "FILE"})
+_OPERATOR = Option(
+    ("--operator",),
+    "what stands where a value stood: replace (the default), redact, mask, hash, pseudonym, fake, encrypt; "
+    "TYPE=NAME for one entity type; may be given more than once",
+    {"action": "append", "default": [], "metavar": "[TYPE=]NAME"},
+)
+_DOMAIN = Option(
+    ("--domain",), "whose key these take; one domain joins across tables", {"default": "default"}
+)
+_PIN = Option(("--pin",), "refuse the plan unless it has this digest", {"metavar": "SHA256"})
+_KEY_FILE = Option(
+    ("--key-file",), "base64 of 32 random bytes, or YAML with domain: base64; mode 600", {"metavar": "FILE"}
+)
+_DATA = "file, folder of parts, sql://CONN_ID/table, sqlite:///file.db#table or postgresql://host/db#table"
 
 COMMANDS: tuple[Command | Group, ...] = (
     Command(
@@ -233,6 +263,96 @@ COMMANDS: tuple[Command | Group, ...] = (
                 {"action": "append", "default": [], "metavar": "DATA", "dest": "data"},
             ),
             _OUTPUT,
+        ),
+    ),
+    Group(
+        name="pii",
+        help="Find, mask and verify personal data in staged files and tables",
+        commands=(
+            Command(
+                name="scan",
+                help="Scan every cell, and tell what is in every column",
+                function="airflow_approvals.cli.pii:scan",
+                options=(
+                    Option(("path",), _DATA),
+                    Option(
+                        ("--on-pii",),
+                        "fail: exit code 8 where there is any",
+                        {"choices": ("warn", "fail"), "default": "warn"},
+                    ),
+                    Option(
+                        ("--exact-check",),
+                        "give so many cells to Presidio's AnalyzerEngine as well; a difference ends the scan",
+                        {"type": int, "metavar": "N"},
+                    ),
+                    Option(("--workers",), "processes (1)", {"type": int, "metavar": "N", "default": 1}),
+                    Option(
+                        ("--engine",),
+                        "spark: the parts of a folder on Spark, with the same findings",
+                        {"choices": ("local", "spark"), "default": "local"},
+                    ),
+                    _CONN_ID,
+                    _FORMAT,
+                    *_ENGINE,
+                    _REPORT,
+                    _CHART,
+                    _OUTPUT,
+                ),
+            ),
+            Command(
+                name="plan",
+                help="Draw up a masking plan from a sample, to review, edit and pin",
+                function="airflow_approvals.cli.pii:plan",
+                options=(
+                    Option(("path",), _DATA),
+                    Option(("--plan",), "write the plan to this file, as YAML", {"metavar": "FILE"}),
+                    Option(("--overwrite",), "replace a plan that is there", {"action": "store_true"}),
+                    _OPERATOR,
+                    _DOMAIN,
+                    _CONN_ID,
+                    _FORMAT,
+                    *_ENGINE,
+                    _OUTPUT,
+                ),
+            ),
+            Command(
+                name="mask",
+                help="Mask into another file, folder or table, and verify that nothing is left",
+                function="airflow_approvals.cli.pii:mask",
+                options=(
+                    Option(("path",), _DATA),
+                    Option(("destination",), "the same kinds of places; it appears complete or not at all"),
+                    Option(("--plan",), "the masking plan; drawn up anew unless given", {"metavar": "FILE"}),
+                    _PIN,
+                    _KEY_FILE,
+                    _OPERATOR,
+                    _DOMAIN,
+                    Option(("--overwrite",), "replace what is there", {"action": "store_true"}),
+                    _CONN_ID,
+                    _FORMAT,
+                    *_ENGINE,
+                    _REPORT,
+                    _CHART,
+                    _OUTPUT,
+                ),
+            ),
+            Command(
+                name="verify",
+                help="Hold a masked dataset against its source: no value is left, nothing else has changed",
+                function="airflow_approvals.cli.pii:verify",
+                options=(
+                    Option(("source",), _DATA),
+                    Option(("masked",), "what was made of it"),
+                    Option(("--plan",), "the masking plan that it was masked by", {"metavar": "FILE"}),
+                    _PIN,
+                    _KEY_FILE,
+                    _CONN_ID,
+                    _FORMAT,
+                    *_ENGINE,
+                    _REPORT,
+                    _OUTPUT,
+                ),
+            ),
         ),
     ),
     Command(

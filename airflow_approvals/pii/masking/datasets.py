@@ -19,6 +19,7 @@ from airflow_approvals.core.model import Snapshot, to_json
 from airflow_approvals.pii.masking.arrow import mask_batch
 from airflow_approvals.pii.masking.finished import (
     FinishedPart,
+    finished_part,
     finished_parts,
     merged_counts,
     note_finished,
@@ -85,7 +86,7 @@ def mask_dataset(
     """
     reader = DatasetReader(locate(source_uri, source_conn_id), format)
     TableMasker(rules, keys, finder)  # missing keys are found before the first row is read
-    with _destination(reader, destination_uri, overwrite=overwrite) as (path, target):
+    with open_destination(reader, destination_uri, overwrite=overwrite) as (path, target):
         source = take_snapshot(reader.location, format=format)
         state = {
             "source": to_json(source),
@@ -172,16 +173,26 @@ class _Run:
         return finished
 
     def _mask_part(self, masker: TableMasker, part: Part, path: Path) -> FinishedPart:
-        rows, masked = masker.rows, masker.masked
-        with open_part(path) as write, open_writer(write, self._reader.layout) as writer:
-            for batch in self._reader.batches_of(part):
-                writer.write(_masked(masker, batch))
-                self._pace.add(len(batch))
-        counts = {
-            column: {entity: count - masked[column].get(entity, 0) for entity, count in entities.items()}
-            for column, entities in masker.masked.items()
-        }
-        return note_finished(self._work, part.name, path, rows=masker.rows - rows, masked=counts)
+        finished = mask_part(masker, self._reader, part, path, pace=self._pace)
+        note_finished(self._work, finished)
+        return finished
+
+
+def mask_part(
+    masker: TableMasker, reader: DatasetReader, part: Part, path: Path, *, pace: Pace | None = None
+) -> FinishedPart:
+    """Mask one part into a file at `path`, where it waits for the others."""
+    rows, masked = masker.rows, masker.masked
+    with open_part(path) as write, open_writer(write, reader.layout) as writer:
+        for batch in reader.batches_of(part):
+            writer.write(_masked(masker, batch))
+            if pace is not None:
+                pace.add(len(batch))
+    counts = {
+        column: {entity: count - masked[column].get(entity, 0) for entity, count in entities.items()}
+        for column, entities in masker.masked.items()
+    }
+    return finished_part(part.name, path, rows=masker.rows - rows, masked=counts)
 
 
 def _masked(masker: TableMasker, batch: Any) -> Any:
@@ -192,7 +203,7 @@ def _masked(masker: TableMasker, batch: Any) -> Any:
 
 
 @contextmanager
-def _destination(reader: DatasetReader, uri: str, *, overwrite: bool) -> Iterator[tuple[Path, Any]]:
+def open_destination(reader: DatasetReader, uri: str, *, overwrite: bool) -> Iterator[tuple[Path, Any]]:
     """Yield the path, and where parts are written to; nothing is at `uri` before it appears."""
     if not reader.listing.is_folder:
         name = uri.rsplit("/", 1)[-1]

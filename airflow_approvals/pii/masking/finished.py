@@ -59,11 +59,14 @@ def open_part(path: Path) -> Iterator[Write]:
         os.fsync(file.fileno())
 
 
-def note_finished(work: Work, name: str, path: Path, *, rows: int, masked: Counts) -> FinishedPart:
-    """Note that the part at `path` is complete."""
-    part = FinishedPart(name=name, path=str(path), sha256=_sha256(path), rows=rows, masked=masked)
+def finished_part(name: str, path: Path, *, rows: int, masked: Counts) -> FinishedPart:
+    """Return the part at `path`, which is complete."""
+    return FinishedPart(name=name, path=str(path), sha256=_sha256(path), rows=rows, masked=masked)
+
+
+def note_finished(work: Work, part: FinishedPart) -> None:
+    """Note that a part is complete."""
     work.note(_NOTES, to_json(part))
-    return part
 
 
 def finished_parts(work: Work) -> Iterator[FinishedPart]:

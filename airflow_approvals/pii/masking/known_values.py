@@ -10,12 +10,15 @@ runs with 10^7 values and 10^8 places), never hide a leak.
 
 from __future__ import annotations
 
+import json
 import re
+import zlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn, Self
 
+from airflow_approvals.core.errors import ConfigurationError
 from airflow_approvals.pii.masking.forms import words_of
 
 SHORTEST = 5  # letters and digits; shorter ones stand everywhere by chance
@@ -51,7 +54,58 @@ class ValueIndex:
 
     def __reduce__(self) -> NoReturn:
         # Python hashes texts under a secret of each process: in another one nothing would be found again.
-        raise TypeError("an index of known values cannot leave its process; collect the values again there")
+        raise TypeError("an index of known values cannot leave its process; pack it for one of the same seed")
+
+    def packed(self) -> bytes:
+        """Return the index for another process that hashes texts alike (PYTHONHASHSEED)."""
+        self._sort()
+        head = {
+            "hashes_as": _hashes_as(),
+            "short_values": self.short_values,
+            "entities": self._entities,
+            "lengths": sorted(self._lengths),
+            "has_addresses": self._has_addresses,
+            "count": len(self._hashes),
+        }
+        body = self._hashes.tobytes() + self._codes.tobytes() + bytes(self._starts)
+        return json.dumps(head).encode() + b"\n" + zlib.compress(body, 1)
+
+    @classmethod
+    def unpacked(cls, packed: Iterable[bytes]) -> Self:
+        """Return one index of all that were packed.
+
+        Raise `ConfigurationError` where this process hashes texts in another way: nothing would be found.
+        """
+        made = cls()
+        for one in packed:
+            head, _, body = one.partition(b"\n")
+            made._take_in(json.loads(head), zlib.decompress(body))
+        made._sort()
+        return made
+
+    def _take_in(self, head: dict[str, Any], body: bytes) -> None:
+        if head["hashes_as"] != _hashes_as():
+            raise ConfigurationError(
+                "an index of known values comes from a process that hashes texts in another way, and nothing "
+                "would be found in it; expected one PYTHONHASHSEED and one Python for all workers"
+            )
+        codes: list[int] = []
+        for entity in head["entities"]:
+            if entity not in self._entities:
+                self._entities.append(entity)
+            codes.append(self._entities.index(entity))
+        split, end = 8 * head["count"], 10 * head["count"]
+        self._hashes.frombytes(body[:split])
+        theirs = array("H")
+        theirs.frombytes(body[split:end])
+        self._codes.extend(codes[code] for code in theirs)
+        self._starts = bytearray(
+            (int.from_bytes(self._starts, "big") | int.from_bytes(body[end:], "big")).to_bytes(_FLAGS, "big")
+        )
+        self._lengths.update(head["lengths"])
+        self.short_values += head["short_values"]
+        self._has_addresses |= head["has_addresses"]
+        self._sorted = False
 
     def add(self, text: str, entity_type: str) -> None:
         """Take in one value."""
@@ -182,6 +236,11 @@ def find_few(words: Sequence[str], values: Mapping[str, str]) -> Iterator[tuple[
 def searching_form(text: str) -> str:
     """Return the letters and digits of a text as they are looked for."""
     return "".join(words_of(text))
+
+
+def _hashes_as() -> list[int]:
+    """Return what tells two ways of hashing texts apart."""
+    return [hash("airflow-approvals"), hash("known values")]
 
 
 def _is_octet(word: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from airflow_approvals.core.errors import SchemaMismatchError, SourceChangedError
@@ -16,18 +16,34 @@ Rows = list[dict[str, Any]]
 
 
 class DatasetReader:
-    """A dataset that is read several times, and must be the same bytes each time."""
+    """A dataset, or some of its parts, that is read several times, and must be the same bytes each time."""
 
-    def __init__(self, location: Location, format: str | None = None) -> None:
+    def __init__(
+        self, location: Location, format: str | None = None, *, only: Collection[str] | None = None
+    ) -> None:
         self.location = location
-        self.listing: Listing = location.list_parts()
+        listing = location.list_parts()
+        parts = tuple(part for part in listing.parts if only is None or part.name in only)
+        if not parts:
+            raise SourceChangedError(f"{location.uri}: its parts are not those that were listed before")
+        self.listing = Listing(is_folder=listing.is_folder, parts=parts)
         self.layout: Layout = find_layout(self.listing, format)
         self._digests: dict[str, FileDigest] = {}
+
+    @property
+    def digests(self) -> tuple[FileDigest, ...]:
+        """What each part is, as far as they were read to their end."""
+        return tuple(self._digests.values())
 
     @property
     def sha256(self) -> str:
         """The dataset's digest, once it was read to its end."""
         return dataset_digest(list(self._digests.values()), is_folder=self.listing.is_folder)
+
+    @property
+    def files(self) -> tuple[FileDigest, ...]:
+        """The digests of the parts that were read to their end."""
+        return tuple(self._digests.values())
 
     def batches(self) -> Iterator[Any]:
         """Yield the batches of all parts: `pyarrow.RecordBatch`, or lists of objects for JSON Lines."""

@@ -1,0 +1,281 @@
+"""The same scan and the same masking on Spark: one task for each part, through `mapInArrow`.
+
+A part is read, scanned, masked and written by the very code that works without Spark, so its findings and the
+digest of its output are the same whichever engine runs. The folders must be in reach of driver and executors
+alike, and this package, with its model, installed on both. One engine stays in memory for each Python worker
+(`spark.python.worker.reuse`, Spark's default). Masking hands its keys to the executors, in the task itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_approvals.core.errors import (
+    ApprovalsError,
+    DestinationError,
+    MissingExtraError,
+    SourceChangedError,
+    error_types,
+)
+from airflow_approvals.core.model import FileDigest, Snapshot, from_json, to_json
+from airflow_approvals.pii.config import ScanConfig
+from airflow_approvals.pii.masking.datasets import (
+    MaskReport,
+    collect_values,
+    mask_part,
+    open_destination,
+)
+from airflow_approvals.pii.masking.finished import FinishedPart, merged_counts
+from airflow_approvals.pii.masking.keys import KeyRing
+from airflow_approvals.pii.masking.known_values import ValueIndex
+from airflow_approvals.pii.masking.reading import DatasetReader
+from airflow_approvals.pii.masking.rules import MaskingRules, Treatment
+from airflow_approvals.pii.masking.tables import TableMasker
+from airflow_approvals.pii.report import ScanReport
+from airflow_approvals.pii.scan_datasets import (
+    DatasetScan,
+    PartCount,
+    PartScan,
+    arrow_batches,
+    finished_scan,
+)
+from airflow_approvals.pii.scanner import Scanner
+from airflow_approvals.staging.locations import Part, locate
+from airflow_approvals.staging.snapshot import dataset_digest, snapshot
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+ANSWER = "part string, answer string"
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+Kernel = Callable[[DatasetReader, Part], dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparkMasked:
+    """A dataset that was masked on Spark: what it is now, and what was done."""
+
+    snapshot: Snapshot
+    report: MaskReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where the parts are; goes to the executors."""
+
+    uri: str
+    conn_id: str | None
+    format: str | None
+
+
+@contextmanager
+def local_session(cores: int = 2) -> Iterator[SparkSession]:
+    """Yield a Spark of its own on this machine; raise `MissingExtraError` without pyspark or Java."""
+    try:
+        from pyspark.errors import PySparkException
+        from pyspark.sql import SparkSession
+    except ImportError as error:
+        raise MissingExtraError("Spark is not installed; install airflow-approvals[spark]") from error
+    builder = SparkSession.builder.master(f"local[{cores}]").appName("airflow-approvals")
+    for name, value in THREADS.items():
+        builder = builder.config(f"spark.executorEnv.{name}", value)
+        os.environ.setdefault(name, value)  # a local Spark's workers have the driver's environment
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    try:
+        session = (
+            builder.config("spark.ui.enabled", "false")
+            .config("spark.driver.bindAddress", "127.0.0.1")
+            .config("spark.driver.host", "127.0.0.1")
+            .config("spark.log.level", "ERROR")
+            .getOrCreate()
+        )
+    except (PySparkException, OSError) as error:
+        raise MissingExtraError("Spark cannot be started; it needs Java 17 or later (JAVA_HOME)") from error
+    try:
+        yield session
+    finally:
+        session.stop()
+
+
+def scan_dataset_on_spark(
+    session: SparkSession,
+    uri: str,
+    config: ScanConfig | None = None,
+    *,
+    conn_id: str | None = None,
+    format: str | None = None,  # the word that users know
+) -> DatasetScan:
+    """Scan every cell of the dataset at `uri`; the findings are those of `scan_dataset`."""
+    place = _Place(uri=uri, conn_id=conn_id, format=format)
+    reader = _reader(place)
+    answers = _run(session, place, reader, partial(_scan_part, config or ScanConfig()))
+    parts = [(from_json(PartScan, one["part"]), from_json(ScanReport, one["report"])) for one in answers]
+    return finished_scan(uri, _digest(reader, answers), parts)
+
+
+def mask_dataset_on_spark(
+    session: SparkSession,
+    source_uri: str,
+    destination_uri: str,
+    rules: MaskingRules,
+    keys: KeyRing,
+    config: ScanConfig | None = None,
+    *,
+    source_conn_id: str | None = None,
+    format: str | None = None,  # the word that users know
+    overwrite: bool = False,
+) -> SparkMasked:
+    """Mask the dataset at `source_uri` into one at `destination_uri`; the bytes are those of `mask_dataset`.
+
+    It appears complete or not at all. Raises as `mask_dataset` does.
+    """
+    engine = config or ScanConfig()
+    place = _Place(uri=source_uri, conn_id=source_conn_id, format=format)
+    reader = _reader(place)
+    with (
+        open_destination(reader, destination_uri, overwrite=overwrite) as (path, target),
+        # Beside the destination, so that executors that reach the one reach the other.
+        tempfile.TemporaryDirectory(prefix=".airflow-approvals-spark-", dir=path.parent) as folder,
+    ):
+        collected = _run(session, place, reader, partial(_collect_part, engine, rules, folder))
+        indexes = tuple(one["index"] for one in collected)
+        masked = _run(session, place, reader, partial(_mask_part, engine, rules, keys, indexes, folder))
+        if _digest(reader, collected) != _digest(reader, masked):
+            raise SourceChangedError(
+                f"{source_uri}: changed between two readings; stage it completely before it is masked"
+            )
+        finished = [from_json(FinishedPart, one["finished"]) for one in masked]
+        for part in finished:
+            part.copy_to(target)
+        target.appear()
+    made = snapshot(destination_uri, format=format)
+    rows = sum(part.rows for part in finished)
+    if made.rows != rows:
+        raise DestinationError(
+            f"{destination_uri}: {rows} rows were written, and {made.rows} are there; mask again"
+        )
+    report = MaskReport(
+        rows=rows,
+        masked=merged_counts(rules, finished),
+        dropped=tuple(rule.column for rule in rules.columns if rule.treatment is Treatment.DROP),
+        became_text=tuple(rule.column for rule in rules.columns if rule.becomes),
+        source_sha256=_digest(reader, masked),
+        sha256=made.sha256,
+        values=max(one["values"] for one in masked),
+        rules_digest=rules.digest,
+    )
+    return SparkMasked(snapshot=made, report=report)
+
+
+# --- on the executors ---------------------------------------------------------------------------------------
+
+
+def _scan_part(config: ScanConfig, reader: DatasetReader, part: Part) -> dict[str, Any]:
+    scanner = _scanner(config)
+    count = PartCount(part.name)
+    for found in scanner.scan_batches(arrow_batches(reader, part)):
+        count.add(found, 0)
+    scanned, report = count.finished(scanner)
+    return {"part": to_json(scanned), "report": to_json(report)}
+
+
+def _collect_part(
+    config: ScanConfig, rules: MaskingRules, folder: str, reader: DatasetReader, part: Part
+) -> dict[str, Any]:
+    known = collect_values(reader, rules, _scanner(config))
+    path = Path(folder) / f"{_number(part)}.known"
+    path.write_bytes(known.packed())
+    return {"index": str(path)}
+
+
+def _mask_part(
+    config: ScanConfig,
+    rules: MaskingRules,
+    keys: KeyRing,
+    indexes: tuple[str, ...],
+    folder: str,
+    reader: DatasetReader,
+    part: Part,
+) -> dict[str, Any]:
+    known = _known(indexes)
+    masker = TableMasker(rules, keys, _scanner(config), known=known)
+    finished = mask_part(masker, reader, part, Path(folder) / f"{_number(part)}.masked")
+    return {"finished": to_json(finished), "values": len(known)}
+
+
+@lru_cache(maxsize=2)
+def _scanner(config: ScanConfig) -> Scanner:
+    """Return the engine of this process; its model is loaded once."""
+    return Scanner(config)
+
+
+@lru_cache(maxsize=1)
+def _known(indexes: tuple[str, ...]) -> ValueIndex:
+    return ValueIndex.unpacked(Path(index).read_bytes() for index in indexes)
+
+
+def _number(part: Part) -> str:
+    from hashlib import sha256
+
+    return sha256(part.name.encode()).hexdigest()[:32]
+
+
+def _answer_all(kernel: Kernel, place: _Place, batches: Iterator[Any]) -> Iterator[Any]:
+    """Answer for every part that is named; errors of ours are answers too, since Spark keeps only texts."""
+    import pyarrow as pa
+
+    for batch in batches:
+        names = batch.column("part").to_pylist()
+        answers = [json.dumps(_answer(kernel, place, name)) for name in names]
+        yield pa.RecordBatch.from_arrays(
+            [pa.array(names, pa.string()), pa.array(answers, pa.string())], names=["part", "answer"]
+        )
+
+
+def _answer(kernel: Kernel, place: _Place, name: str) -> dict[str, Any]:
+    try:
+        reader = _reader(place, name)
+        (part,) = reader.listing.parts
+        answer = kernel(reader, part)
+        (digest,) = reader.digests
+    except ApprovalsError as error:
+        return {"error": error.type, "message": str(error)}
+    return {**answer, "digest": to_json(digest)}
+
+
+# --- on the driver ------------------------------------------------------------------------------------------
+
+
+def _run(session: SparkSession, place: _Place, reader: DatasetReader, kernel: Kernel) -> list[dict[str, Any]]:
+    """Return the answers for all parts, in their order; raise the first error among them."""
+    names = [part.name for part in reader.listing.parts]
+    # A slice each: Spark hands them to whoever is free.
+    rows = session.sparkContext.parallelize([(name,) for name in names], len(names))
+    asked = session.createDataFrame(rows, "part string")
+    with warnings.catch_warnings():
+        # Spark 4.3 says of pandas 3 that it may not do; nothing of pandas is used here.
+        warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")
+        found = asked.mapInArrow(partial(_answer_all, kernel, place), ANSWER).collect()
+    answers = {row["part"]: json.loads(row["answer"]) for row in found}
+    for name in names:
+        if "error" in answers[name]:
+            raise error_types()[answers[name]["error"]](answers[name]["message"])
+    return [answers[name] for name in names]
+
+
+def _reader(place: _Place, *only: str) -> DatasetReader:
+    return DatasetReader(locate(place.uri, place.conn_id), place.format, only=only or None)
+
+
+def _digest(reader: DatasetReader, answers: Sequence[dict[str, Any]]) -> str:
+    files = [from_json(FileDigest, one["digest"]) for one in answers]
+    return dataset_digest(files, is_folder=reader.listing.is_folder)
