@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from airflow_approvals.channels.joined import Channels
+    from airflow_approvals.lineage.spool import Lineage
+    from airflow_approvals.store.lineage import SqlLineageSpool
 
 MAX_LETTERS = 100
 MAX_POLICY_BYTES = 4 << 20
@@ -144,6 +146,38 @@ def build_channels(service: Service, settings: Settings) -> Channels:
     )
 
 
+def build_lineage(service: Service, settings: Settings) -> Lineage | None:
+    """Return what tells lineage, on the store of `service`; None while OpenLineage is off.
+
+    Raises `ConfigurationError` for a transport that leads nowhere.
+    """
+    from airflow_approvals.lineage.approval import Site
+    from airflow_approvals.lineage.backend import TransportBackend, find_transport, job_namespace
+    from airflow_approvals.lineage.spool import Lineage
+    from airflow_approvals.lineage.tags import find_marquez
+
+    transport = find_transport()
+    if transport is None:
+        return None
+
+    return Lineage(
+        build_lineage_spool(service),
+        TransportBackend(transport, find_marquez()),
+        service,
+        Site(namespace=job_namespace(), base_url=settings.base_url),
+    )
+
+
+def build_lineage_spool(service: Service) -> SqlLineageSpool:
+    """Return where lineage events are kept, beside the ledger of `service`."""
+    from airflow_approvals.store.lineage import SqlLineageSpool
+    from airflow_approvals.store.sql import SqlStore
+
+    if not isinstance(service.store, SqlStore):
+        raise ConfigurationError("lineage needs the SQL store: its events are kept beside the ledger")
+    return SqlLineageSpool(service.store.engine)
+
+
 def check_database() -> None:
     """Raise `ConfigurationError` unless the metadata database has our tables, at our version, guarded."""
     from sqlalchemy.exc import SQLAlchemyError
@@ -205,6 +239,7 @@ def build_app() -> FastAPI:
     """Return the app that Airflow's API server mounts, with Airflow's own users."""
     from airflow_approvals.web.airflow_users import AirflowUsers
     from airflow_approvals.web.app import create_app
+    from airflow_approvals.web.lineage import LineageParts
 
     settings = read_settings()
     return create_app(
@@ -212,6 +247,7 @@ def build_app() -> FastAPI:
         settings,
         AirflowUsers(),
         lambda service: build_channels(service, settings),
+        LineageParts(build=lambda service: build_lineage(service, settings), spool_of=build_lineage_spool),
     )
 
 

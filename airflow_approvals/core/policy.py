@@ -147,6 +147,7 @@ class Policy(_Part):
     require_reason: Literal["never", "on_deny", "always"] = "on_deny"
     high_risk: StrictBool = False  # a chat asks once more before an approval counts
     slack_identity: Literal["link", "link_or_email"] = "link"
+    reasons_in_lineage: StrictBool = False  # what people wrote may then stand in a lineage backend
     expires_after: Duration = timedelta(hours=24)
     receipt_valid_for: Duration = timedelta(minutes=30)
     channels: Annotated[tuple[Channel, ...], _NON_EMPTY] | None = None

@@ -1,7 +1,7 @@
 """The credential of workers and the triggerer: a JWT good for one minute, its key derived from a secret.
 
-It says which task instance speaks (`sub`), or that the triggerer reads (`scope: read`). What a worker says
-about itself beyond that is not believed.
+It says which task instance speaks (`sub`), that the triggerer reads (`scope: read`), or that a lineage event
+is told (`scope: lineage`). What a worker says about itself beyond that is not believed.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from airflow_approvals.core.errors import ClockSkewError, ConfigurationError, No
 ISSUER = "airflow-approvals"
 AUDIENCE = "airflow-approvals/worker"
 TRIGGERER = "triggerer"
+LINEAGE = "lineage"
 LIFETIME = 60
 """Seconds that a token lives, and by which two clocks may differ."""
 
 _ALGORITHM = "HS256"
 _KEY_INFO = b"airflow-approvals worker token v1"
 
-Scope = Literal["worker", "read"]
+Scope = Literal["worker", "read", "lineage"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerClaims:
-    """Who a worker token speaks for: a task instance id, or the triggerer with scope `read`."""
+    """Who a worker token speaks for: a task instance, the triggerer (`read`), or Airflow's lineage."""
 
     subject: str
     scope: Scope
@@ -98,11 +99,15 @@ def verify_worker_token(token: str, key: bytes, *, now: datetime) -> WorkerClaim
         ) from None
     _check_time(claims, now)
     subject, scope = claims["sub"], claims.get("scope")
-    if not isinstance(subject, str) or not subject or scope not in ("worker", "read"):
-        raise NotAuthenticatedError("worker token: expected a subject and scope worker or read")
+    if not isinstance(subject, str) or not subject or scope not in ("worker", "read", "lineage"):
+        raise NotAuthenticatedError("worker token: expected a subject and scope worker, read or lineage")
     if (scope == "read") != (subject == TRIGGERER):
         raise NotAuthenticatedError(
             "worker token: scope read is the triggerer's, and the triggerer's only scope"
+        )
+    if (scope == "lineage") != (subject == LINEAGE):
+        raise NotAuthenticatedError(
+            "worker token: scope lineage is for telling lineage events, and for that alone"
         )
     return WorkerClaims(subject=subject, scope=cast(Scope, scope))
 

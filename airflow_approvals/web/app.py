@@ -19,6 +19,8 @@ from airflow_approvals.web.background import Background
 from airflow_approvals.web.callers import Users
 from airflow_approvals.web.deliveries import ChannelsBackend, DeliveryLoop
 from airflow_approvals.web.limits import BodyLimit
+from airflow_approvals.web.lineage import LineageBackend, LineageLoop, LineageParts
+from airflow_approvals.web.lineage import router as lineage_router
 from airflow_approvals.web.pages import forms, identity, routes
 from airflow_approvals.web.problems import add_problem_handlers
 
@@ -30,11 +32,12 @@ def create_app(
     settings: Settings,
     users: Users,
     build_channels: Callable[[Service], Channels] | None = None,
+    lineage: LineageParts | None = None,
 ) -> FastAPI:
     """Return the app; `build` is called once, when the service is first needed, and the channels after it.
 
-    The loops of `Background` and `DeliveryLoop` live in the app's lifespan, which Airflow 3.1 and 3.3 enter
-    for every mounted FastAPI app, once per server process.
+    The loops of `Background`, `DeliveryLoop` and `LineageLoop` live in the app's lifespan, which Airflow 3.1
+    and 3.3 enter for every mounted FastAPI app, once per server process.
     """
     # FastAPI's own routes would answer anybody, and its docs page runs a script from elsewhere, with the
     # cookie of whoever may vote: the description is served to those who are logged in, a page for it is not.
@@ -50,12 +53,14 @@ def create_app(
     app.state.backend = Backend(build, settings)
     app.state.users = users
     app.state.channels = ChannelsBackend(app.state.backend, build_channels) if build_channels else None
+    app.state.lineage = LineageBackend(app.state.backend, lineage) if lineage else None
     add_problem_handlers(app)
     app.add_middleware(BodyLimit)
     app.include_router(api.router, prefix=API)
     app.include_router(reading.router, prefix=API)
     app.include_router(identities.router, prefix=API)
     app.include_router(slack.router, prefix=API)
+    app.include_router(lineage_router, prefix=API)
     app.include_router(routes.router)
     app.include_router(forms.router)
     app.include_router(identity.router)
@@ -73,9 +78,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     deliveries = DeliveryLoop(backend, channels) if channels is not None else None
     if deliveries is not None:
         deliveries.start()
+    lineage = LineageLoop(backend, app.state.lineage) if app.state.lineage is not None else None
+    if lineage is not None:
+        lineage.start()
     try:
         yield
     finally:
+        if lineage is not None:
+            await lineage.stop()
         if deliveries is not None:
             await deliveries.stop()
         await background.stop()

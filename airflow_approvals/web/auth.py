@@ -19,6 +19,8 @@ from airflow_approvals.core.worker_token import (
 from airflow_approvals.web.backend import Backend, now
 from airflow_approvals.web.callers import Caller, Users
 
+LINEAGE_PATH = "/api/v1/lineage/events"
+"""The one route that a lineage token opens."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CUSTOM_HEADER = "x-requested-with"
 """A page of another origin cannot send it without asking first, and is told no."""
@@ -84,6 +86,8 @@ def _worker(request: Request, token: str) -> WorkerClaims:
     claims = verify_worker_token(token, worker_key(backend.settings.worker_secret), now=now())
     if claims.scope == "read" and request.method not in SAFE_METHODS:
         raise NotAllowedError("the triggerer's token reads, and nothing else")
+    if claims.scope == "lineage" and not request.url.path.endswith(LINEAGE_PATH):
+        raise NotAllowedError("a lineage token tells lineage events, and nothing else")
     return claims
 
 

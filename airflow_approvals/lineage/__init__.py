@@ -1,0 +1,1 @@
+"""What moved, from where to where, column by column, and whose approval let it: OpenLineage events."""
