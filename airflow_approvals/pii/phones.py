@@ -312,6 +312,8 @@ def _complete(transform: str, match: re.Match[str]) -> str:
 def _could_be_international(digits: str) -> bool:
     from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
 
+    if digits[0] == "0":
+        return True  # no country's code: the plus sign is dropped, and the region decides
     for length in (1, 2, 3):
         code = int(digits[:length] or 0)
         if code in COUNTRY_CODE_TO_REGION_CODE:
@@ -320,7 +322,7 @@ def _could_be_international(digits: str) -> bool:
             if rules is None:
                 return True
             return any(rules.valid.fullmatch(number) for number in _readings(digits[length:], rules))
-    return True  # an unknown code: the plus sign is then dropped, and the region decides
+    return True  # an unknown code: likewise
 
 
 @cache
