@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_approvals.core.errors import ApprovalsError, ConfigurationError, PolicyError
 from airflow_approvals.core.policy import PolicyFile, parse_policy_file
+from airflow_approvals.ports import Store
 from airflow_approvals.service import Service
 from airflow_approvals.settings import Settings, read_settings
 
@@ -176,6 +179,20 @@ def build_lineage_spool(service: Service) -> SqlLineageSpool:
     if not isinstance(service.store, SqlStore):
         raise ConfigurationError("lineage needs the SQL store: its events are kept beside the ledger")
     return SqlLineageSpool(service.store.engine)
+
+
+@contextmanager
+def open_store() -> Iterator[Store]:
+    """Give the store alone, to look into: no signing key is needed, and none is made."""
+    from airflow_approvals.store.engine import open_engine
+    from airflow_approvals.store.sql import SqlStore
+
+    url, connect_args = _metadata_database()
+    engine = open_engine(url, connect_args)
+    try:
+        yield SqlStore(engine)
+    finally:
+        engine.dispose()
 
 
 def check_database() -> None:
