@@ -20,7 +20,7 @@ from airflow_approvals.pii.cells import Gate, text_of
 from airflow_approvals.pii.findings import Span
 from airflow_approvals.pii.masking.leaves import Leaf, parse_json, rebuild
 from airflow_approvals.pii.masking.operators import Operator, Replace
-from airflow_approvals.pii.masking.rules import LEAST_SCORE, Treatment
+from airflow_approvals.pii.masking.rules import ANY, LEAST_SCORE, Treatment
 from airflow_approvals.pii.masking.texts import Finder
 from airflow_approvals.pii.plan import MaskingPlan, PlannedColumn, PlannedLeaf
 
@@ -112,7 +112,10 @@ class _Draft:
     def _time(self, name: str, shown: dict[str, Any]) -> PlannedColumn:
         if _hint(name) != "DATE_TIME":
             return PlannedColumn(
-                **shown, treatment=Treatment.LEAVE, because="a time, and not a birth by its name"
+                **shown,
+                treatment=Treatment.LEAVE,
+                leave_entities=("DATE_TIME",),
+                because="a time, and not a birth by its name",
             )
         return PlannedColumn(
             **shown,
@@ -137,7 +140,12 @@ class _Draft:
                 becomes=becomes,
                 because=vote.words + (", and its name says so" if _hint(name) == entity else ""),
             )
-        if becomes or (not vote.found and vote.cells >= ENOUGH and not vote.prose and not _hint(name)):
+        if becomes:
+            # Some numbers look like a phone's by chance; what the column is, its cells have told.
+            return PlannedColumn(
+                **shown, treatment=Treatment.LEAVE, leave_entities=(ANY,), because=vote.words
+            )
+        if not vote.found and vote.cells >= ENOUGH and not vote.prose and not _hint(name):
             return PlannedColumn(**shown, treatment=Treatment.LEAVE, because=vote.words)
         return PlannedColumn(
             **shown,

@@ -33,14 +33,13 @@ from airflow_approvals.pii.masking.operators import (
     ShiftDate,
     own_shapes,
 )
-from airflow_approvals.pii.masking.rules import ColumnRule, MaskingRules, Treatment
+from airflow_approvals.pii.masking.rules import ANY, ColumnRule, MaskingRules, Treatment
 from airflow_approvals.pii.masking.spans import settle
 from airflow_approvals.pii.masking.tables import Columns, TableMasker
 from airflow_approvals.pii.masking.texts import Finder
 from airflow_approvals.pii.verify_joins import Joins
 from airflow_approvals.pii.verify_report import ROWS_NAMED, Found, Leak, VerifyReport
 
-ANY = "*"  # in `leave_entities`: whatever is found may stay
 _COARSE = re.compile(r"\d{4}(?:-\d{2})?|\d+-\d+|90\+")
 
 

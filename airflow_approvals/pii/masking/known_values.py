@@ -54,7 +54,7 @@ class ValueIndex:
 
     def __reduce__(self) -> NoReturn:
         # Python hashes texts under a secret of each process: in another one nothing would be found again.
-        raise TypeError("an index of known values cannot leave its process; pack it for one of the same seed")
+        raise TypeError("an index of known values cannot leave its process; collect the values again there")
 
     def packed(self) -> bytes:
         """Return the index for another process that hashes texts alike (PYTHONHASHSEED)."""

@@ -16,6 +16,7 @@ from airflow_approvals.pii.masking.operators import (
     needs_subject,
 )
 
+ANY = "*"  # in `leave_entities`: whatever is found may stay
 LEAST_SCORE = 0.35  # below it Presidio's bank account and driver licence patterns match any number
 
 
@@ -48,7 +49,7 @@ class ColumnRule:
     operator: Operator | None = None  # CELL
     by_entity: Mapping[str, Operator] = field(default_factory=dict)  # TEXT, LEAVES
     otherwise: Operator = field(default_factory=Replace)  # TEXT, LEAVES: types that are not in `by_entity`
-    leave_entities: tuple[str, ...] = ()  # TEXT, LEAVES: types that may stay
+    leave_entities: tuple[str, ...] = ()  # types that may stay, in the eyes of verification too
     least_score: float = LEAST_SCORE
     leaves: tuple[LeafRule, ...] = ()  # LEAVES
     becomes: str | None = None  # CELL: "string" where the column's type changes to it
