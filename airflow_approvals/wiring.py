@@ -125,7 +125,8 @@ def build_service(settings: Settings) -> Service:
 def build_channels(service: Service, settings: Settings) -> Channels:
     """Return the channels on the store of `service`; Slack is reached through Airflow's connections."""
     from airflow_approvals.channels.joined import Channels
-    from airflow_approvals.channels.outbox import Deliveries
+    from airflow_approvals.channels.one_way_kinds import one_way_senders
+    from airflow_approvals.channels.outbox import Deliveries, Sender
     from airflow_approvals.channels.slack.answers import Answers
     from airflow_approvals.channels.slack.send import KIND, SlackSender
     from airflow_approvals.channels.slack.workspace import AirflowWorkspace, Workspaces
@@ -139,7 +140,8 @@ def build_channels(service: Service, settings: Settings) -> Channels:
         )
     outbox, identities = SqlOutbox(service.store.engine), SqlIdentities(service.store.engine)
     workspaces = Workspaces(AirflowWorkspace)
-    senders = {KIND: SlackSender(service, workspaces, base_url=settings.base_url)}
+    slack = SlackSender(service, workspaces, base_url=settings.base_url)
+    senders: dict[str, Sender] = {KIND: slack, **one_way_senders(service, base_url=settings.base_url)}
     return Channels(
         deliveries=Deliveries(service, outbox, senders),
         answers=Answers(service=service, outbox=outbox, identities=identities, base_url=settings.base_url),

@@ -13,14 +13,15 @@ from typing import Protocol
 
 from airflow_approvals.core.delivery import PROMPT, Delivery, Telling
 from airflow_approvals.core.errors import ApprovalsError, PolicyError, RequestNotFoundError
-from airflow_approvals.core.model import ApprovalRequest, Entry, State
+from airflow_approvals.core.model import ApprovalRequest, Entry, GrantKind, State
 from airflow_approvals.core.policy import PolicyFile
 from airflow_approvals.core.policy_channels import ChannelSettings
 from airflow_approvals.core.reminders import Notice
 from airflow_approvals.service import Service
+from airflow_approvals.service.emergency import GLASS_BROKEN
 
 _OPENING = frozenset({"request.opened", "request.rebound"})
-_NOTED = frozenset({"question.asked", "answer.given", *Notice})
+_NOTED = frozenset({"question.asked", "answer.given", GLASS_BROKEN, *Notice})
 _CHANGING = frozenset({"vote.cast", "receipt.redeemed", "outcome.reported"})
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class Sender(Protocol):
         *,
         now: datetime,
     ) -> dict[str, str]:
-        """Tell below the prompt at `place`: of a question or its answer, or (0) that the request waits."""
+        """Tell below the prompt at `place`: of a question or its answer, or of what has no number (0)."""
 
 
 class Outbox(Protocol):
@@ -161,6 +162,8 @@ class Deliveries:
             channels = policy.notify
         elif policy is not None and policy.escalate is not None and kind == Notice.ESCALATED:
             channels = policy.escalate.notify
+        elif kind == GLASS_BROKEN:
+            channels = tuple(policy_file.channels)  # an emergency is everybody's business
         if kind not in _CHANGING | _NOTED and not kind.startswith("request."):
             return None
         known = tuple(name for name in channels if policy_file.channels[name].kind in self._senders)
@@ -175,7 +178,7 @@ class Deliveries:
         sender = self._senders[settings.kind]
         request = self._service.store.get_request(delivery.request_id)
         if delivery.entry == PROMPT:
-            if delivery.place is None and request.state is not State.PENDING:
+            if delivery.place is None and request.state is not State.PENDING and not _is_forced(request):
                 return None  # decided before anybody was asked here: there is nothing left to answer
             return sender.send_prompt(settings, request, delivery.place, now=now)
         return self._send_note(sender, settings, request, delivery, now=now)
@@ -201,17 +204,20 @@ class Deliveries:
         if found is None or prompt is None:
             raise RequestNotFoundError("what this note tells of is not there")
         body = json.loads(found.body)
-        if body["kind"] in set(Notice):
-            # A channel that was away gets no row of reminders, and none of what has been answered.
-            if request.state is not State.PENDING or _is_outdated(request, body["time"]):
-                return None
-            number = 0
-        else:
-            number = int(body["data"]["question"]["id"])
+        if body["kind"] in set(Notice) and _is_outdated(request, body["time"]):
+            return None
+        number = int(body["data"].get("question", {}).get("id", 0))
         return sender.send_note(settings, request, body["kind"], number, prompt, now=now)
 
 
+def _is_forced(request: ApprovalRequest) -> bool:
+    return request.granted is not None and request.granted.kind is GrantKind.BREAK_GLASS
+
+
 def _is_outdated(request: ApprovalRequest, told_at: str) -> bool:
+    """Return whether a reminder is late: a channel that was away gets the newest one, if it still waits."""
+    if request.state is not State.PENDING:
+        return True
     return request.reminded_at is not None and datetime.fromisoformat(told_at) < request.reminded_at
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from datetime import timedelta
 
 _INVISIBLE = frozenset({"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"})
 _GAP = " … "
@@ -55,6 +56,19 @@ def escaped(text: str, limit: int) -> str:
 def counted(number: int, noun: str) -> str:
     """Return `1 row`, `2 rows`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def span(duration: timedelta) -> str:
+    """Return a duration in its two largest units: `3 h 12 min`."""
+    seconds = max(0, int(duration.total_seconds()))
+    days, rest = divmod(seconds, 86_400)
+    hours, rest = divmod(rest, 3600)
+    minutes, seconds = divmod(rest, 60)
+    if days:
+        return f"{days} d {hours} h" if hours else f"{days} d"
+    if hours:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{minutes} min" if minutes >= 1 else f"{seconds} s"
 
 
 def _is_invisible(char: str) -> bool:

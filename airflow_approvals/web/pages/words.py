@@ -8,6 +8,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from airflow_approvals.channels.text import span
+
+__all__ = ["ago", "count", "short", "size", "span", "utc", "visible"]
+
 _SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB")
 _SHOWN_IN_ROW = 120
 
@@ -53,19 +57,6 @@ def count(number: int, noun: str) -> str:
 def utc(moment: datetime) -> str:
     """Return a moment to the second, with its zone."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def span(duration: timedelta) -> str:
-    """Return a duration in its two largest units: `3 h 12 min`."""
-    seconds = max(0, int(duration.total_seconds()))
-    days, rest = divmod(seconds, 86_400)
-    hours, rest = divmod(rest, 3600)
-    minutes, seconds = divmod(rest, 60)
-    if days:
-        return f"{days} d {hours} h" if hours else f"{days} d"
-    if hours:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    return f"{minutes} min" if minutes >= 1 else f"{seconds} s"
 
 
 def ago(moment: datetime, now: datetime) -> str:
