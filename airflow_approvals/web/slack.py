@@ -1,31 +1,38 @@
-"""Where Slack delivers clicks: no login, but its signature; answered first, carried out after.
+"""Where Slack delivers clicks and events: no login, but its signature; answered first, carried out after.
 
 Bad, missing, old and replayed signatures get 401 and an empty body; whoever sends them learns nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 from starlette.background import BackgroundTask
 
 from airflow_approvals.channels.joined import Channels
+from airflow_approvals.channels.slack.acting import carry_out, intent_for
 from airflow_approvals.channels.slack.interactive import (
-    Click,
+    Challenge,
+    Doing,
     Intent,
     Nothing,
-    Submission,
-    intent_of,
+    event_of,
     payload_of,
 )
 from airflow_approvals.channels.slack.send import KIND
 from airflow_approvals.channels.slack.signature import MAX_BODY, SignatureRefusedError, check_signature
 from airflow_approvals.channels.slack.workspace import Workspace
-from airflow_approvals.core.errors import ApprovalsError, ConfigurationError, InvalidRequestError
+from airflow_approvals.core.errors import ConfigurationError, InvalidRequestError
 from airflow_approvals.web.backend import Backend, new_id, now
 from airflow_approvals.web.deliveries import ChannelsBackend
+
+Reader = Callable[[bytes], Mapping[str, Any]]
 
 router = APIRouter()
 
@@ -35,6 +42,16 @@ log = logging.getLogger(__name__)
 @router.post("/slack/interactive", include_in_schema=False)
 async def interactive(request: Request) -> Response:
     """Take a click or a window that was sent off."""
+    return await _take(request, payload_of)
+
+
+@router.post("/slack/events", include_in_schema=False)
+async def events(request: Request) -> Response:
+    """Take what Slack tells by itself: somebody looks at the app's Home tab."""
+    return await _take(request, event_of)
+
+
+async def _take(request: Request, read: Reader) -> Response:
     backend: Backend = request.app.state.backend
     channels: ChannelsBackend | None = request.app.state.channels
     body = await _body_of(request)
@@ -44,17 +61,15 @@ async def interactive(request: Request) -> Response:
         return Response(status_code=401)
     headers = {name.lower(): value for name, value in request.headers.items()}
     try:
-        intent, workspace = await backend.run(_taken, channels, body, headers, now())
+        intent, workspace = await backend.run(_taken, channels, read, body, headers, now())
     except SignatureRefusedError as refusal:
         channels.refused += 1
         log.warning("Slack's signature was refused, %d times so far: %s", channels.refused, refusal)
         return Response(status_code=401)
-    if isinstance(intent, Nothing):
-        log.info("nothing to do for Slack: %s", intent.why)
-        return Response(status_code=200)
-    return Response(
-        status_code=200, background=BackgroundTask(_carry_out, backend, channels, intent, workspace)
-    )
+    if isinstance(intent, Doing):
+        task = BackgroundTask(_carry_out, backend, channels, intent, workspace)
+        return Response(status_code=200, background=task)
+    return JSONResponse({"challenge": intent.word}) if isinstance(intent, Challenge) else Response()
 
 
 async def _body_of(request: Request) -> bytes | None:
@@ -69,7 +84,7 @@ async def _body_of(request: Request) -> bytes | None:
 
 
 def _taken(
-    backend: ChannelsBackend, body: bytes, headers: dict[str, str], at: datetime
+    backend: ChannelsBackend, read: Reader, body: bytes, headers: dict[str, str], at: datetime
 ) -> tuple[Intent, Workspace]:
     """Return what was done in Slack and in which workspace.
 
@@ -80,13 +95,10 @@ def _taken(
     if not channels.deliveries.outbox.is_first_use(digest, now=at):  # (2)
         raise SignatureRefusedError("it came before")
     try:
-        intent = intent_of(payload_of(body))
+        payload = read(body)
     except InvalidRequestError as error:
         return Nothing(why=str(error)), workspace
-    foreign = isinstance(intent, Click | Submission) and workspace.app_id not in ("", intent.app_id)
-    if foreign:  # (3)
-        raise SignatureRefusedError("it is from another app")
-    return intent, workspace
+    return intent_for(payload, workspace), workspace  # (3)
 
 
 def _signer(
@@ -105,22 +117,18 @@ def _signer(
 
 
 async def _carry_out(
-    backend: Backend, channels: ChannelsBackend, intent: Click | Submission, workspace: Workspace
+    backend: Backend, channels: ChannelsBackend, intent: Doing, workspace: Workspace
 ) -> None:
-    try:
-        await backend.run(lambda: channels.channels.answers.carry_out(intent, workspace, now=now()))
-        backend.events.wake()
-        await backend.run(_show, channels.channels, intent.ref.request_id)
-    except ApprovalsError as trouble:
-        log.warning("a click on request %s was not carried out: %s", intent.ref.request_id, trouble)
-    except Exception:
-        # Slack has its answer already; the traceback is in the log, and the person can click again.
-        log.exception("a click on request %s was not carried out", intent.ref.request_id)
+    loop = asyncio.get_running_loop()
 
+    def act() -> None:
+        carry_out(
+            channels.channels,
+            intent,
+            workspace,
+            clock=now,
+            new_lease=new_id,
+            committed=lambda: loop.call_soon_threadsafe(backend.events.wake),
+        )
 
-def _show(channels: Channels, request_id: str) -> None:
-    """Bring the prompts of one request up to date now; whatever fails stays in the outbox."""
-    while channels.deliveries.plan(now=now()):
-        pass
-    while channels.deliveries.deliver_one(now=now(), lease=new_id(), request_id=request_id):
-        pass
+    await backend.run(act)

@@ -21,11 +21,20 @@ def unlinked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlackS
         assert site.slack.problems == []
 
 
+@pytest.fixture(params=["http", "socket"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """How clicks come in."""
+    return str(request.param)
+
+
 @pytest.fixture
-def site(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlackSite]:
+def site(
+    tmp_path: Path, database_url: str, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SlackSite]:
     """A site with Slack, where everybody has."""
     found = SlackSite(tmp_path, database_url)
     found.link_all(LINKED)
-    with running(found, monkeypatch) as site:
+    with running(found, monkeypatch, transport) as site:
         yield site
         assert site.slack.problems == []
+        assert site.slack.dropped == []

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -16,11 +19,14 @@ from sqlalchemy import text
 
 from airflow_approvals.channels.slack.identity import new_code
 from airflow_approvals.channels.slack.interactive import SlackUser
+from airflow_approvals.channels.slack.listening import Listener
 from airflow_approvals.core.identity import person_named
 from airflow_approvals.core.model import ApprovalRequest
 from airflow_approvals.web.app import create_app
 from airflow_approvals.wiring import build_channels
-from tests.fake_slack.server import APP, SECRET, TEAM, TOKEN, FakeSlack, Message, create_fake_app
+from tests.fake_slack.people import FakeSlack
+from tests.fake_slack.server import create_fake_app
+from tests.fake_slack.workspace import APP, APP_TOKEN, SECRET, TEAM, TOKEN, Message
 from tests.web.site import Site, an_opening, free_port, mounted, serving, utc_now
 
 CHANNEL = "C0DATA"
@@ -72,8 +78,11 @@ class SlackSite(Site):
             with self.store.engine.begin() as connection:  # as Airflow has it there
                 connection.execute(text("ALTER TABLE task_instance ALTER COLUMN id TYPE UUID USING id::uuid"))
         self.policy_file.write_text(POLICY, encoding="utf-8")
-        self.slack = FakeSlack(request_url=f"{self.base_url}/approvals/api/v1/slack/interactive")
         self.slack_port = free_port()
+        self.slack = FakeSlack(
+            address=f"http://127.0.0.1:{self.slack_port}",
+            request_url=f"{self.base_url}/approvals/api/v1/slack/interactive",
+        )
         self.channels = build_channels(self.service, self.settings)
         self.app = create_app(lambda: self.service, self.settings, self.users, lambda _: self.channels)
         for user_id, name in LINKED.items():
@@ -86,6 +95,7 @@ class SlackSite(Site):
             "base_url": f"http://127.0.0.1:{self.slack_port}/api/",
             "signing_secret": SECRET,
             "app_id": APP,
+            "app_token": APP_TOKEN,
         }
         return json.dumps({"conn_type": "slack", "password": TOKEN, "extra": extra})
 
@@ -124,10 +134,33 @@ class SlackSite(Site):
 
 
 @contextmanager
-def running(site: SlackSite, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlackSite]:
+def listening(site: SlackSite) -> Iterator[None]:
+    """Listen in Socket Mode, as `slack-listen` does, until the block ends."""
+    loop, stopped, connected = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
+    listener = Listener(
+        channels=site.channels, conn_id="slack_approvals", clock=utc_now, new_lease=lambda: str(uuid4())
+    )
+    thread = threading.Thread(target=lambda: loop.run_until_complete(listener.listen(stopped, connected.set)))
+    thread.start()
+    assert connected.wait(timeout=20)
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(stopped.set)
+        thread.join(timeout=30)
+        loop.close()
+
+
+@contextmanager
+def running(site: SlackSite, monkeypatch: pytest.MonkeyPatch, transport: str = "http") -> Iterator[SlackSite]:
     """Serve the site and its Slack until the block ends."""
+    site.slack.is_socket = transport == "socket"
     monkeypatch.setenv("AIRFLOW_CONN_SLACK_APPROVALS", site.connection)
-    with serving(create_fake_app(site.slack), site.slack_port), serving(mounted(site.app), site.port):
+    with (
+        serving(create_fake_app(site.slack), site.slack_port, has_sockets=True),
+        serving(mounted(site.app), site.port),
+        listening(site) if site.slack.is_socket else nullcontext(),
+    ):
         yield site
     site.store.close()
 

@@ -17,7 +17,8 @@ from airflow_approvals.core.errors import ConfigurationError
 from airflow_approvals.core.model import ApprovalRequest, Channel, Person, State, Verdict
 from airflow_approvals.wiring import check_deliveries
 from tests.channels.site import POLICY, SlackSite
-from tests.fake_slack.server import TEAM, create_fake_app
+from tests.fake_slack.server import create_fake_app
+from tests.fake_slack.workspace import TEAM
 from tests.web.site import an_opening, serving, utc_now
 
 
@@ -56,8 +57,6 @@ def only(site: SlackSite, request: ApprovalRequest) -> Delivery:
 
 POLICIES = {
     "not in the workspace": ("channel: C0DATA", "channel: C0GONE", "channel_not_found"),
-    "not named": (", channel: C0DATA", "", "has no channel in the policy file"),
-    "no connection named": ("conn_id: slack_approvals, ", "", "has no conn_id"),
     "no such connection": ("conn_id: slack_approvals", "conn_id: slack_missing", "connection slack_missing"),
 }
 

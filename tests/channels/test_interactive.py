@@ -53,6 +53,7 @@ def a_submission(wish: str = "deny", text: Any = "not today") -> Json:
         "api_app_id": "A1",
         "user": {"id": "U1", "team_id": "T1"},
         "team": {"id": "T1"},
+        "trigger_id": "1.2.4",
         "view": {
             "callback_id": f"approvals.{wish}",
             "private_metadata": json.dumps([REF.to_value(), "C1", "1.2"]),

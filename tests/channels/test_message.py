@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from airflow_approvals.channels.slack.interactive import Place
 from airflow_approvals.channels.slack.message import Standing, note_of, prompt_of
 from airflow_approvals.channels.slack.modals import details_modal, link_modal, text_modal
 from airflow_approvals.channels.slack.references import PromptRef
@@ -35,6 +36,7 @@ PROGRESS = Progress(
     )
 )
 STANDING = Standing(link=LINK, progress=PROGRESS)
+PLACE = Place(channel="C1", ts="1.2")
 REPORT = {
     "before": {
         "columns": [
@@ -191,7 +193,7 @@ def test_words_from_outside_are_shown_as_words_and_break_no_limit(words: str) ->
         check_message(message)
     views = [
         details_modal(request, STANDING),
-        *(text_modal(kind, request, ("C1", "1.2"), optional=False) for kind in ("approve", "deny", "ask")),
+        *(text_modal(kind, request, PLACE, optional=False) for kind in ("approve", "deny", "ask")),
     ]
     for view in views:
         check_view(view)

@@ -24,10 +24,13 @@ from tests.channels.site import (
     code_in,
     eventually,
 )
-from tests.fake_slack.server import APP, Message, action_of, down
+from tests.fake_slack.people import action_of, down
+from tests.fake_slack.workspace import APP, Message
 from tests.web.site import an_opening
 
 APPROVE, DENY, ASK, DETAILS = (f"approvals.{wish}" for wish in ("approve", "deny", "ask", "details"))
+
+OVER_HTTP = pytest.mark.parametrize("transport", ["http"], indirect=True)
 
 
 def state_of(site: SlackSite, request: ApprovalRequest) -> State:
@@ -87,7 +90,7 @@ def test_a_question_stands_in_the_thread_and_so_does_its_answer(site: SlackSite)
     )
     assert notes[0].thread_ts == message.ts
     eventually(lambda: "the one in the contract" in json.dumps(message.blocks))
-    assert action_of(message, APPROVE)  # still open
+    assert action_of(message.blocks, APPROVE)  # still open
 
 
 def test_two_groups_approve_one_after_the_other_and_the_prompt_counts(site: SlackSite) -> None:
@@ -200,8 +203,8 @@ def test_what_only_the_page_may_answer_has_no_buttons_and_a_forged_value_gains_n
     request = site.open(folder=folder, triggered_by=triggered_by)
     message = site.prompt(request)
     with pytest.raises(LookupError):
-        action_of(message, APPROVE)
-    site.slack.click(ALICE, message, APPROVE, action={**action_of(message, ASK), "action_id": APPROVE})
+        action_of(message.blocks, APPROVE)
+    site.slack.click(ALICE, message, APPROVE, action={**action_of(message.blocks, ASK), "action_id": APPROVE})
     eventually(lambda: site.notes_to(ALICE))
     assert state_of(site, request) is State.PENDING
 
@@ -209,7 +212,7 @@ def test_what_only_the_page_may_answer_has_no_buttons_and_a_forged_value_gains_n
 def test_a_decision_made_elsewhere_freezes_the_prompt_and_an_old_button_is_refused(site: SlackSite) -> None:
     request = site.open()
     message = site.prompt(request)
-    old = action_of(message, APPROVE)
+    old = action_of(message.blocks, APPROVE)
     with site.person("bob") as bob:
         bob.vote(request.id, "deny", revision=1, reason="no")
     eventually(lambda: is_frozen(message, "denied by bob"))
@@ -223,7 +226,7 @@ def test_a_decision_made_elsewhere_freezes_the_prompt_and_an_old_button_is_refus
 def test_a_button_of_an_older_revision_is_refused_and_the_prompt_shows_the_new_rule(site: SlackSite) -> None:
     request = site.open()
     message = site.prompt(request)
-    old = action_of(message, APPROVE)
+    old = action_of(message.blocks, APPROVE)
     text = site.policy_file.read_text(encoding="utf-8")
     site.policy_file.write_text(text.replace("expires_after: 4h", "expires_after: 5h"), encoding="utf-8")
     site.slack.click(ALICE, message, APPROVE, action=old)
@@ -237,13 +240,14 @@ def test_a_button_of_an_older_revision_is_refused_and_the_prompt_shows_the_new_r
 def test_a_button_for_other_content_is_refused(site: SlackSite) -> None:
     request = site.open()
     message = site.prompt(request)
-    value = json.loads(action_of(message, APPROVE)["value"])
+    value = json.loads(action_of(message.blocks, APPROVE)["value"])
     forged = json.dumps([value[0], value[1], "f" * 64])
-    site.slack.click(ALICE, message, APPROVE, action={**action_of(message, APPROVE), "value": forged})
+    site.slack.click(ALICE, message, APPROVE, action={**action_of(message.blocks, APPROVE), "value": forged})
     assert "has changed" in eventually(lambda: site.notes_to(ALICE))[0]
     assert state_of(site, request) is State.PENDING
 
 
+@OVER_HTTP
 def test_a_policy_that_notifies_nobody_posts_nothing(site: SlackSite) -> None:
     quiet, told = site.open("quiet", folder="quiet/"), site.open("told")
     site.prompt(told)
@@ -280,7 +284,7 @@ def a_body(message: Message, **changes: Any) -> bytes:
         "team": {"id": "T0HOME"},
         "container": {"message_ts": message.ts, "channel_id": CHANNEL},
         "trigger_id": "1.2",
-        "actions": [action_of(message, APPROVE)],
+        "actions": [action_of(message.blocks, APPROVE)],
         **changes,
     }
     return urlencode({"payload": json.dumps(payload)}).encode()
@@ -291,6 +295,7 @@ def send(site: SlackSite, body: bytes, headers: dict[str, str]) -> httpx.Respons
     return httpx.post(site.slack.request_url, content=body, headers=raw)
 
 
+@OVER_HTTP
 def test_forged_clicks_get_401_an_empty_body_and_do_nothing(site: SlackSite) -> None:
     request = site.open()
     body = a_body(site.prompt(request))
@@ -303,6 +308,7 @@ def test_forged_clicks_get_401_an_empty_body_and_do_nothing(site: SlackSite) -> 
     assert state_of(site, request) is State.PENDING
 
 
+@OVER_HTTP
 def test_a_replayed_click_is_refused(site: SlackSite) -> None:
     request = site.open()
     body = a_body(site.prompt(request))
@@ -313,11 +319,13 @@ def test_a_replayed_click_is_refused(site: SlackSite) -> None:
     assert (answer.status_code, answer.content) == (401, b"")
 
 
+@OVER_HTTP
 def test_a_large_body_is_refused_before_it_is_read(site: SlackSite) -> None:
     body = b"payload=" + b"x" * (256 << 10)
     assert send(site, body, site.slack.sign(body)).status_code == 413
 
 
+@OVER_HTTP
 def test_payloads_of_unknown_kinds_get_200_and_do_nothing(site: SlackSite) -> None:
     for payload in (
         {"type": "view_closed"},
@@ -348,6 +356,7 @@ def test_slack_that_is_down_delays_no_gate_and_is_told_everything_when_it_is_bac
     assert site.channels.deliveries.outbox.dead_letters() == []
 
 
+@OVER_HTTP
 def test_a_channel_that_asks_for_patience_gets_every_prompt_once(site: SlackSite) -> None:
     site.slack.per_second = True
     requests = [site.open(f"feed{number}") for number in range(3)]
@@ -356,6 +365,7 @@ def test_a_channel_that_asks_for_patience_gets_every_prompt_once(site: SlackSite
     assert all(len(site.prompts(request)) == 1 for request in requests)
 
 
+@OVER_HTTP
 def test_names_from_outside_stay_words_in_slack(site: SlackSite) -> None:
     opening = an_opening("hostile")
     words = "<!channel> *x* \u202egnp <https://evil.example|Approve> " + "y" * 1900
@@ -367,6 +377,7 @@ def test_names_from_outside_stay_words_in_slack(site: SlackSite) -> None:
     assert "[U+202E]" in json.dumps(message.blocks)
 
 
+@OVER_HTTP
 def test_the_page_of_the_fake_slack_can_be_clicked(site: SlackSite) -> None:
     request = site.open()
     message = site.prompt(request)

@@ -13,9 +13,11 @@ from typing import Any
 
 Json = dict[str, Any]
 
-BLOCKS = {"message": 50, "modal": 100}
+BLOCKS = {"message": 50, "modal": 100, "home": 100}
 KEYS: dict[str, tuple[set[str], set[str]]] = {  # required, optional
     "header": ({"text"}, {"block_id"}),
+    "divider": (set(), {"block_id"}),
+    "confirm": ({"title", "text", "confirm", "deny"}, {"style"}),
     "section": ({"text"}, {"block_id"}),
     "actions": ({"elements"}, {"block_id"}),
     "rich_text": ({"elements"}, {"block_id"}),
@@ -27,6 +29,7 @@ KEYS: dict[str, tuple[set[str], set[str]]] = {  # required, optional
     "rich_text_section": ({"elements"}, set()),
     "text": ({"text"}, {"style"}),
     "link": ({"url"}, {"text", "style", "unsafe"}),
+    "usergroup": ({"usergroup_id"}, {"style"}),
     "date": ({"timestamp", "format"}, {"fallback", "url"}),
     "modal": (
         {"title", "blocks"},
@@ -40,6 +43,7 @@ KEYS: dict[str, tuple[set[str], set[str]]] = {  # required, optional
             "external_id",
         },
     ),
+    "home": ({"blocks"}, {"callback_id", "private_metadata", "external_id"}),
 }
 LENGTHS: dict[tuple[str, str], int] = {
     ("button", "value"): 2000,
@@ -59,13 +63,17 @@ TEXTS: dict[tuple[str, str], tuple[str, int]] = {  # the text objects: type, len
     ("modal", "title"): ("plain_text", 24),
     ("modal", "submit"): ("plain_text", 24),
     ("modal", "close"): ("plain_text", 24),
+    ("confirm", "title"): ("plain_text", 100),
+    ("confirm", "text"): ("plain_text", 300),
+    ("confirm", "confirm"): ("plain_text", 30),
+    ("confirm", "deny"): ("plain_text", 30),
 }
 CHILDREN: dict[tuple[str, str], tuple[set[str], int]] = {
     ("actions", "elements"): ({"button"}, 25),
     ("rich_text", "elements"): ({"rich_text_section"}, 100),
     ("rich_text_section", "elements"): ({"text", "link", "date"}, 1000),
 }
-MESSAGE_BLOCKS = {"header", "section", "actions", "rich_text"}
+MESSAGE_BLOCKS = {"header", "section", "actions", "rich_text", "divider"}
 MODAL_BLOCKS = MESSAGE_BLOCKS | {"input"}
 NOTIFYING = re.compile(r"<!|<@|<#")
 RICH_TEXT = 3000  # of one block, all its words; Slack names no limit
@@ -85,6 +93,13 @@ def check_message(payload: Json) -> None:
 def check_view(view: Any) -> None:
     """Raise `BlockKitError` unless this is a modal."""
     problems = list(_view_problems(view))
+    if problems:
+        raise BlockKitError("; ".join(problems))
+
+
+def check_home(view: Any) -> None:
+    """Raise `BlockKitError` unless this is a Home tab."""
+    problems = list(_home_problems(view))
     if problems:
         raise BlockKitError("; ".join(problems))
 
@@ -112,16 +127,27 @@ def _view_problems(view: Any) -> Iterator[str]:
         yield "an input needs a submit"
 
 
+def _home_problems(view: Any) -> Iterator[str]:
+    if not isinstance(view, dict) or view.get("type") != "home":
+        yield "a view for the Home tab is a home"
+        return
+    yield from _element(view, {"home"}, "view")
+    yield from _blocks(view.get("blocks"), "home", MESSAGE_BLOCKS)
+
+
 def _blocks(blocks: Any, surface: str, allowed: set[str]) -> Iterator[str]:
     if not isinstance(blocks, list) or not 1 <= len(blocks) <= BLOCKS[surface]:
         yield f"{surface}: 1 to {BLOCKS[surface]} blocks"
         return
     for position, block in enumerate(blocks):
         yield from _element(block, allowed, f"blocks[{position}]")
-    for key in ("block_id", "action_id"):
-        ids = list(_values(blocks, key))
+    ids = list(_values(blocks, "block_id"))
+    if len(ids) != len(set(ids)):
+        yield "block_id is here twice"
+    for block in blocks:
+        ids = list(_values(block, "action_id"))
         if len(ids) != len(set(ids)):
-            yield f"{key} is here twice"
+            yield "action_id is twice in one block"
 
 
 def _element(element: Any, allowed: set[str], at: str) -> Iterator[str]:
@@ -158,12 +184,22 @@ def _key(kind: str, key: str, value: Any, at: str) -> Iterator[str]:
         elif wanted == "mrkdwn" and NOTIFYING.search(text):
             yield f"{at}: it notifies"
     yield from _children(kind, key, value, at)
+    if (kind, key) == ("button", "confirm"):
+        yield from _confirm(value, at)
     if (kind, key) == ("input", "element"):
         yield from _element(value, {"plain_text_input"}, at)
     if (kind, key) == ("plain_text_input", "max_length") and not 1 <= value <= 3000:
         yield at
     if (kind, key) == ("text", "text") and (not isinstance(value, str) or not value):
         yield f"{at}: empty"
+
+
+def _confirm(value: Any, at: str) -> Iterator[str]:
+    # A confirmation has no `type` of its own: docs.slack.dev/reference/block-kit/composition-objects
+    if not isinstance(value, dict) or "type" in value:
+        yield f"{at}: a confirmation has title, text, confirm and deny"
+        return
+    yield from _element({**value, "type": "confirm"}, {"confirm"}, at)
 
 
 def _children(kind: str, key: str, value: Any, at: str) -> Iterator[str]:

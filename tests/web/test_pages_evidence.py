@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from airflow_approvals.channels.changes import changes_of, find_prior
+from airflow_approvals.channels.pii_chart import chart_of
 from airflow_approvals.core.model import ApprovalRequest, Evidence
 from airflow_approvals.pii.verify_report import Found, Leak, VerifyReport
-from airflow_approvals.web.pages.changes import changes_of, find_prior
-from airflow_approvals.web.pages.pii import chart_of
 from tests.browser.gallery import COLUMNS, Gallery, approve, ask, hang, pii_report
 from tests.web.pages import Browser
 from tests.web.site import mounted, serving, utc_now

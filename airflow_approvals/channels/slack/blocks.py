@@ -19,6 +19,7 @@ Fact = tuple[str, str | Json]  # a label of ours, and words from outside or an e
 
 HEADER = 150
 BUTTON = 75
+CONFIRM_TITLE, CONFIRM_TEXT, CONFIRM_BUTTON = 100, 300, 30
 TITLE = 24  # of a modal, and its buttons
 INPUT = 2000  # as `core.gate.MAX_TEXT`; Slack allows 3,000
 FALLBACK = 1000  # of the message's own text, which is what notifications show
@@ -54,6 +55,11 @@ def link(url: str, text: str) -> Json:
     return {"type": "link", "url": url, "text": text}
 
 
+def usergroup(usergroup_id: str) -> Json:
+    """Return a mention of a Slack user group, which notifies its members."""
+    return {"type": "usergroup", "usergroup_id": usergroup_id}
+
+
 def facts(rows: Sequence[Fact], *, block_id: str) -> list[Json]:
     """Return the facts, one a line, in as many `rich_text` blocks as their length needs."""
     blocks: list[Json] = []
@@ -79,7 +85,15 @@ def rich_text(elements: Iterable[Json], block_id: str) -> Json:
     return {"type": "rich_text", "block_id": block_id, "elements": [section]}
 
 
-def button(action_id: str, text: str, value: str, *, style: str | None = None, label: str = "") -> Json:
+def button(
+    action_id: str,
+    text: str,
+    value: str,
+    *,
+    style: str | None = None,
+    label: str = "",
+    confirm: Json | None = None,
+) -> Json:
     found: Json = {
         "type": "button",
         "action_id": action_id,
@@ -90,7 +104,19 @@ def button(action_id: str, text: str, value: str, *, style: str | None = None, l
         found["style"] = style
     if label:
         found["accessibility_label"] = cut(label, BUTTON)
+    if confirm is not None:
+        found["confirm"] = confirm
     return found
+
+
+def confirmation(title: str, text: str, yes: str, no: str) -> Json:
+    """Return what Slack asks before a button counts."""
+    return {
+        "title": plain(title, CONFIRM_TITLE),
+        "text": plain(text, CONFIRM_TEXT),
+        "confirm": plain(yes, CONFIRM_BUTTON),
+        "deny": plain(no, CONFIRM_BUTTON),
+    }
 
 
 def modal(

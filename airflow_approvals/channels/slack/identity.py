@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Literal, Protocol
 
 from airflow_approvals.channels.slack.interactive import SlackUser
 from airflow_approvals.channels.slack.workspace import Workspace
 from airflow_approvals.core.delivery import IdentityLink, LinkCode
 from airflow_approvals.core.errors import NotAllowedError, NotAuthenticatedError
+from airflow_approvals.core.identity import person_named
 from airflow_approvals.core.model import Person
+from airflow_approvals.core.policy import Policy
 
 PROVIDER = "slack"
 CODE_LIFE = timedelta(minutes=10)
@@ -43,11 +46,31 @@ class NotLinkedError(NotAuthenticatedError):
     type = "not-linked"
 
 
-def person_of(identities: Identities, who: SlackUser, workspace: Workspace, *, now: datetime) -> Person:
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """Whose Slack account acts, and how that is known."""
+
+    person: Person
+    who: SlackUser
+    by: Literal["link", "email"]
+
+    def may_answer_under(self, policy: Policy) -> bool:
+        return self.by == "link" or policy.slack_identity == "link_or_email"
+
+    def facts(self) -> dict[str, str]:
+        """Return what the ledger keeps of it beside a vote."""
+        return {"provider": PROVIDER, "team_id": self.who.team_id, "user_id": self.who.user_id, "by": self.by}
+
+
+def account_of(
+    identities: Identities, who: SlackUser, workspace: Workspace, *, by_email: bool, now: datetime
+) -> Account:
     """Return the person behind a Slack account, or raise.
 
     (1) it is of the workspace that the app is installed in, (2) Slack says now that it is a full, active
-    member and no bot, (3) a logged-in person has linked it. Names and e-mail addresses count for nothing.
+    member with a confirmed e-mail address and no bot, (3) a logged-in person has linked it, or else, where
+    the policy says `by_email`, (4) its confirmed address is the name of an Airflow user. Other names count
+    for nothing.
     """
     home = workspace.team_id(now=now)
     if who.team_id != home:  # (1) shared channels bring people of other companies
@@ -58,13 +81,16 @@ def person_of(identities: Identities, who: SlackUser, workspace: Workspace, *, n
         (member.is_deleted, "is deactivated"),
         (member.is_bot, "is a bot"),
         (member.is_guest, "is a guest"),
+        (not member.is_confirmed, "has no confirmed e-mail address"),
     ):
         if refused:
             raise NotAllowedError(f"your Slack account {why}; answer on the page instead")
     person = identities.find_person(PROVIDER, who.team_id, who.user_id)  # (3)
-    if person is None:
-        raise NotLinkedError("your Slack account is not linked to an Airflow login yet; press a button again")
-    return person
+    if person is not None:
+        return Account(person=person, who=who, by="link")
+    if by_email and member.email is not None:  # (4)
+        return Account(person=person_named(member.email), who=who, by="email")
+    raise NotLinkedError("your Slack account is not linked to an Airflow login yet; press a button again")
 
 
 def new_code(

@@ -7,7 +7,7 @@ to answer to are not read at all; a button's value only says which request to lo
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -38,7 +38,7 @@ class SlackUser:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a prompt stands."""
+    """Where a prompt stands in a channel."""
 
     channel: str
     ts: str
@@ -46,12 +46,12 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Click:
-    """A button of a prompt was pressed."""
+    """A button was pressed: of a prompt in a channel, or on the app's Home tab, which is no place."""
 
     wish: Wish
     ref: PromptRef
     who: SlackUser
-    place: Place
+    place: Place | None
     trigger_id: str
     app_id: str
 
@@ -63,9 +63,25 @@ class Submission:
     wish: Wish
     ref: PromptRef
     who: SlackUser
-    place: Place
+    place: Place | None
     text: str
+    trigger_id: str
     app_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class HomeOpened:
+    """Somebody looks at the app's Home tab."""
+
+    who: SlackUser
+    app_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Challenge:
+    """Slack asks whether this address takes events; the word is to be repeated."""
+
+    word: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +91,10 @@ class Nothing:
     why: str
 
 
-Intent = Click | Submission | Nothing
+Doing = Click | Submission | HomeOpened
+"""What leads to something."""
+
+Intent = Doing | Challenge | Nothing
 
 
 def payload_of(body: bytes) -> Mapping[str, Any]:
@@ -90,14 +109,23 @@ def payload_of(body: bytes) -> Mapping[str, Any]:
     return payload
 
 
+def event_of(body: bytes) -> Mapping[str, Any]:
+    """Return the event that a body in JSON holds; raise `InvalidRequestError` when it holds none."""
+    try:
+        event = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError("expected an event in JSON") from error
+    if not isinstance(event, dict):
+        raise InvalidRequestError("expected an event that is an object")
+    return event
+
+
 def intent_of(payload: Mapping[str, Any]) -> Intent:
     """Return what the person wants. Whatever is not one of our buttons and windows is `Nothing`."""
     kind = payload.get("type")
     try:
-        if kind == "block_actions":
-            return _click(payload)
-        if kind == "view_submission":
-            return _submission(payload)
+        if kind in _READERS:
+            return _READERS[kind](payload)
     except (InvalidRequestError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         return Nothing(why=f"a {kind} that is not of ours ({type(error).__name__})")
     # Closing a window, reactions and words in a thread never decide anything.
@@ -105,7 +133,7 @@ def intent_of(payload: Mapping[str, Any]) -> Intent:
 
 
 def _click(payload: Mapping[str, Any]) -> Intent:
-    action = payload["actions"][0]
+    action, container = payload["actions"][0], payload["container"]
     wish = str(action["action_id"]).removeprefix(_PREFIX)
     if not str(action["action_id"]).startswith(_PREFIX) or wish not in set(Wish):
         return Nothing(why="a button of ours that does nothing here, or not of ours")
@@ -113,7 +141,7 @@ def _click(payload: Mapping[str, Any]) -> Intent:
         wish=Wish(wish),
         ref=PromptRef.from_value(str(action["value"])),
         who=_who(payload),
-        place=_place(payload["container"]["channel_id"], payload["container"]["message_ts"]),
+        place=_place_of(container),
         trigger_id=_word(payload["trigger_id"]),
         app_id=str(payload.get("api_app_id", "")),
     )
@@ -124,22 +152,52 @@ def _submission(payload: Mapping[str, Any]) -> Intent:
     wish = str(view["callback_id"]).removeprefix(_PREFIX)
     if wish not in (Wish.APPROVE, Wish.DENY, Wish.ASK):
         return Nothing(why="a window without an answer")
-    value, channel, ts = json.loads(view["private_metadata"])
+    value, *where = json.loads(view["private_metadata"])
     text = view["state"]["values"]["text"]["text"].get("value")
     return Submission(
         wish=Wish(wish),
         ref=PromptRef.from_value(value),
         who=_who(payload),
-        place=_place(channel, ts),
+        place=_place(*where) if where else None,
         text="" if text is None else str(text),
+        trigger_id=_word(payload["trigger_id"]),
         app_id=str(payload.get("api_app_id", "")),
     )
+
+
+def _event(payload: Mapping[str, Any]) -> Intent:
+    event = payload["event"]
+    if event["type"] != "app_home_opened" or event["tab"] != "home":
+        return Nothing(why="an event that nothing follows from")
+    return HomeOpened(
+        who=SlackUser(team_id=_word(payload["team_id"]), user_id=_word(event["user"])),
+        app_id=str(payload.get("api_app_id", "")),
+    )
+
+
+def _challenge(payload: Mapping[str, Any]) -> Intent:
+    return Challenge(word=_word(payload["challenge"]))
+
+
+_READERS: dict[Any, Callable[[Mapping[str, Any]], Intent]] = {
+    "block_actions": _click,
+    "view_submission": _submission,
+    "event_callback": _event,
+    "url_verification": _challenge,
+}
 
 
 def _who(payload: Mapping[str, Any]) -> SlackUser:
     """Return the person; where Slack names two workspaces for one, the person's own counts."""
     user = payload["user"]
     return SlackUser(team_id=_word(user.get("team_id") or payload["team"]["id"]), user_id=_word(user["id"]))
+
+
+def _place_of(container: Mapping[str, Any]) -> Place | None:
+    """Return where the prompt stands; the app's Home tab is no place that a note could go to."""
+    if container.get("type") == "view":
+        return None
+    return _place(container["channel_id"], container["message_ts"])
 
 
 def _place(channel: object, ts: object) -> Place:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC
 
+from airflow_approvals.channels.changes import Changes
 from airflow_approvals.channels.findings import pii_facts
 from airflow_approvals.channels.slack import blocks
 from airflow_approvals.channels.slack.blocks import Fact, Json
@@ -17,6 +19,7 @@ from airflow_approvals.core.model import ApprovalRequest, State
 from airflow_approvals.core.progress import Progress
 
 _ANSWERS = 10
+_CHANGES = 12
 _COLUMNS = 30
 _QUESTIONS = 5
 _TITLES = {
@@ -36,20 +39,28 @@ class Standing:
     progress: Progress | None = None
     page_only: str | None = None  # why it cannot be answered from Slack, if so
     asks_reason: bool = False  # approving needs a reason too
+    is_high_risk: bool = False  # approving is asked twice
+    changes: Changes | None = None  # since the last approved export
 
 
 def prompt_of(request: ApprovalRequest, standing: Standing) -> Json:
     """Return `text` and `blocks` of the message."""
-    title = f"{_TITLES.get(request.state, request.state.capitalize())}: {_what(request)}"
+    title = title_of(request)
     shown = [
         blocks.header(title),
         *blocks.facts(list(_facts(request)), block_id="facts"),
+        *blocks.facts(list(_changes(standing.changes)), block_id="changes"),
         *blocks.facts(list(_standing(request, standing)), block_id="standing"),
     ]
     if request.state is State.PENDING:
-        shown += _buttons(request, standing)
+        shown += answer_blocks(request, standing)
     shown.append(blocks.rich_text([blocks.link(standing.link, "Open in Airflow")], "page"))
     return {"text": _fallback(title, request, standing), "blocks": shown}
+
+
+def title_of(request: ApprovalRequest) -> str:
+    """Return what would happen or has happened, in one line."""
+    return f"{_TITLES.get(request.state, request.state.capitalize())}: {_what(request)}"
 
 
 def note_of(kind: str, request: ApprovalRequest, number: int) -> Json | None:
@@ -88,6 +99,38 @@ def data_rows(request: ApprovalRequest) -> Iterator[Fact]:
     yield "Bytes", f"{sum(dataset.size for dataset in datasets):,} in {counted(len(datasets), 'dataset')}"
 
 
+def answer_blocks(request: ApprovalRequest, standing: Standing, *, suffix: str = "") -> list[Json]:
+    """Return the buttons, with why there are fewer where there are; `suffix` tells several requests apart."""
+    value = PromptRef.of(request).to_value()
+    what = _what(request)
+    rows, found = [], []
+    if standing.page_only is None:
+        found += [_approve_button(request, standing, value), _deny_button(what, value)]
+    else:
+        rows = blocks.facts([("Answer on the page", standing.page_only)], block_id=f"page-only{suffix}")
+    found += [
+        blocks.button("approvals.ask", "Ask…", value, label=f"Ask about {what}"),
+        blocks.button("approvals.details", "Details…", value, label=f"Details of {what}"),
+    ]
+    return [*rows, {"type": "actions", "block_id": f"answer{suffix}", "elements": found}]
+
+
+def _approve_button(request: ApprovalRequest, standing: Standing, value: str) -> Json:
+    what = _what(request)
+    # A window that asks for the reason asks twice already.
+    text, confirm = "Approve", None
+    if standing.asks_reason:
+        text = "Approve…"
+    elif standing.is_high_risk:
+        confirm = blocks.confirmation("Approve exactly this?", what, "Approve", "Not yet")
+    label = f"Approve {what}"
+    return blocks.button("approvals.approve", text, value, style="primary", label=label, confirm=confirm)
+
+
+def _deny_button(what: str, value: str) -> Json:
+    return blocks.button("approvals.deny", "Deny…", value, style="danger", label=f"Deny {what}")
+
+
 def _what(request: ApprovalRequest) -> str:
     action = request.action
     return f"{action.kind} to {action.destination}" if action.destination else action.kind
@@ -108,6 +151,22 @@ def _facts(request: ApprovalRequest) -> Iterator[Fact]:
         yield "Task", task + mapped
     yield "Policy", request.policy
     yield "Request", f"{request.id} revision {request.revision}, digest {request.action_digest[:16]}"
+
+
+def _changes(changes: Changes | None) -> Iterator[Fact]:
+    if changes is None:
+        yield "Changed", "nothing like it was approved before"
+        return
+    at = changes.prior.decided_at or changes.prior.opened_at
+    prior = f"request {changes.prior.id[:8]}, approved {at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    if not changes.differences:
+        yield "Changed", f"nothing since {prior}"
+        return
+    yield "Changed since", prior
+    for change in changes.differences[:_CHANGES]:
+        yield f"• {cut(change.what, 100)}", f"{cut(change.was, 150)} → {cut(change.now, 150)}"
+    if len(changes.differences) > _CHANGES:
+        yield "• More", f"{len(changes.differences) - _CHANGES} more changes; the page has all"
 
 
 def _standing(request: ApprovalRequest, standing: Standing) -> Iterator[Fact]:
@@ -134,28 +193,6 @@ def _standing(request: ApprovalRequest, standing: Standing) -> Iterator[Fact]:
             f"Question {question.id}",
             f"{question.asked_by}: {cut(question.text, 180)} → {cut(answer, 180)}",
         )
-
-
-def _buttons(request: ApprovalRequest, standing: Standing) -> list[Json]:
-    value = PromptRef.of(request).to_value()
-    what = _what(request)
-    found = []
-    if standing.page_only is None:
-        approve = "Approve…" if standing.asks_reason else "Approve"
-        found += [
-            blocks.button("approvals.approve", approve, value, style="primary", label=f"Approve {what}"),
-            blocks.button("approvals.deny", "Deny…", value, style="danger", label=f"Deny {what}"),
-        ]
-    found += [
-        blocks.button("approvals.ask", "Ask…", value, label=f"Ask about {what}"),
-        blocks.button("approvals.details", "Details…", value, label=f"Details of {what}"),
-    ]
-    rows = (
-        []
-        if standing.page_only is None
-        else blocks.facts([("Answer on the page", standing.page_only)], block_id="page-only")
-    )
-    return [*rows, {"type": "actions", "block_id": "answer", "elements": found}]
 
 
 def _fallback(title: str, request: ApprovalRequest, standing: Standing) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from airflow_approvals.channels.findings import findings_of
 from airflow_approvals.channels.slack import blocks
 from airflow_approvals.channels.slack.blocks import Fact, Json
+from airflow_approvals.channels.slack.interactive import Place
 from airflow_approvals.channels.slack.message import Standing, summary_rows
 from airflow_approvals.channels.slack.references import PromptRef
 from airflow_approvals.channels.text import cut
@@ -21,9 +22,10 @@ _TEXT = {
 }
 
 
-def text_modal(kind: str, request: ApprovalRequest, where: tuple[str, str], *, optional: bool) -> Json:
+def text_modal(kind: str, request: ApprovalRequest, place: Place | None, *, optional: bool) -> Json:
     """Return the window that asks for a reason (`approve`, `deny`) or a question (`ask`)."""
     title, label = _TEXT[kind]
+    where = [] if place is None else [place.channel, place.ts]
     metadata = json.dumps([PromptRef.of(request).to_value(), *where])
     shown = [
         *blocks.facts(summary_rows(request), block_id="facts"),
@@ -39,19 +41,36 @@ def details_modal(request: ApprovalRequest, standing: Standing) -> Json:
     return blocks.modal("approvals.details", "Details", shown)
 
 
+def notice_modal(words: str) -> Json:
+    """Return the window that says why something was not done."""
+    return blocks.modal("approvals.notice", "Not done", blocks.facts([("Why", words)], block_id="notice"))
+
+
 def link_modal(code: str, link: str, minutes: int) -> Json:
     """Return the window that tells somebody unknown how to become known."""
+    return blocks.modal("approvals.link", "Who are you?", _introduction(code, link, minutes))
+
+
+def link_view(code: str, link: str, minutes: int) -> Json:
+    """Return the Home tab that tells somebody unknown how to become known."""
+    return {
+        "type": "home",
+        "blocks": [blocks.header("Who are you?"), *_introduction(code, link, minutes)],
+    }
+
+
+def _introduction(code: str, link: str, minutes: int) -> list[Json]:
     rows: list[Fact] = [
         ("Your Slack account is not linked", "nobody knows yet which Airflow login is yours"),
         ("Your code", code),
         ("What to do", f"log in to Airflow and enter it at the address below within {minutes} minutes"),
+        ("Or in a terminal", f"airflow-approvals identity link {code}"),
         ("Keep it to yourself", "whoever enters it gives this Slack account their own votes"),
     ]
-    shown = [
+    return [
         *blocks.facts(rows, block_id="link"),
         blocks.rich_text([blocks.link(link, "Link my Slack account")], "page"),
     ]
-    return blocks.modal("approvals.link", "Who are you?", shown)
 
 
 def _details(request: ApprovalRequest) -> Iterator[Fact]:

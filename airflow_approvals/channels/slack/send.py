@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
+from airflow_approvals.channels import telling
+from airflow_approvals.channels.changes import Changes, changes_of, find_prior
+from airflow_approvals.channels.one_way import members_of
 from airflow_approvals.channels.outbox import SendError
 from airflow_approvals.channels.slack.message import Standing, note_of, prompt_of
+from airflow_approvals.channels.slack.notices import notice_of
 from airflow_approvals.channels.slack.workspace import Workspaces
 from airflow_approvals.core import gate
 from airflow_approvals.core.errors import VoteRefusedError
-from airflow_approvals.core.model import ApprovalRequest, Channel
+from airflow_approvals.core.model import ApprovalRequest, Channel, Person
 from airflow_approvals.core.policy_channels import ChannelSettings, SlackChannel
+from airflow_approvals.core.reminders import Notice
+from airflow_approvals.ports import Visibility
 from airflow_approvals.service import Service
 
 KIND = "slack"
@@ -52,8 +59,8 @@ class SlackSender:
         *,
         now: datetime,
     ) -> dict[str, str]:
-        """Tell of a question or an answer in the thread of the prompt at `place`."""
-        note = note_of(kind, request, question)
+        """Tell in the thread of the prompt at `place`: of a question, its answer, or what has no number."""
+        note = note_of(kind, request, question) if question else self._notice(kind, request, now=now)
         if note is None:
             raise SendError(f"question {question} is not there any more", refused=True)
         workspace = self._workspaces.get(_connection(settings))
@@ -61,6 +68,17 @@ class SlackSender:
             "chat.postMessage", now=now, channel=place["channel"], thread_ts=place["ts"], **note, **_QUIET
         )
         return {"channel": str(sent["channel"]), "ts": str(sent["ts"])}
+
+    def _notice(self, kind: str, request: ApprovalRequest, *, now: datetime) -> dict[str, Any] | None:
+        members, link = (
+            members_of(self._service, request),
+            f"{self._base_url}/approvals/requests/{request.id}",
+        )
+        progress = self._service.progress_of(request)
+        told = telling.note_of(kind, request, 0, progress, members=members, link=link, now=now)
+        group = self._service.policies.current().groups.get(request.escalated_to or "")
+        mentioned = group.slack_usergroup if group and kind == Notice.ESCALATED else None
+        return None if told is None else notice_of(told, usergroup=mentioned)
 
 
 def standing_of(service: Service, request: ApprovalRequest, base_url: str) -> Standing:
@@ -77,7 +95,16 @@ def standing_of(service: Service, request: ApprovalRequest, base_url: str) -> St
         progress=service.progress_of(request),
         page_only=page_only,
         asks_reason=policy is not None and policy.require_reason == "always",
+        is_high_risk=policy is not None and policy.high_risk,
+        changes=_changes_of(service, request),
     )
+
+
+def _changes_of(service: Service, request: ApprovalRequest) -> Changes | None:
+    """Return what differs from the last approval; only of requests that were shown to the same people."""
+    shown = Visibility(person=Person(""), policies=(request.policy,), dag_ids=())
+    prior = find_prior(service.store, request, shown)
+    return None if prior is None else changes_of(prior, request)
 
 
 def _connection(settings: ChannelSettings) -> str:

@@ -1,14 +1,14 @@
 """A Slack workspace as one Airflow connection knows it: its token, its signing secrets, its people.
 
 Connection type `slack`: the bot token is the password; the extra holds `signing_secret`, for rotation
-`previous_signing_secret`, and optionally `app_id`, `base_url`, `proxy`.
+`previous_signing_secret`, for Socket Mode `app_token`, and optionally `app_id`, `base_url`, `proxy`.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,7 +30,10 @@ TROUBLE_KEPT = 10.0
 """Seconds that a connection which cannot be used is not looked for again."""
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_READING = frozenset({"users.info"})
+_READING = frozenset({"users.info", "usergroups.users.list"})
+"""Methods that take no JSON: docs.slack.dev/apis/web-api"""
+
+_SOCKET = "apps.connections.open"
 _GONE = frozenset({"message_not_found", "thread_not_found"})
 _PASSING = frozenset(
     {"internal_error", "fatal_error", "service_unavailable", "request_timeout", "team_added_to_org"}
@@ -46,6 +49,8 @@ class Member:
     is_deleted: bool
     is_guest: bool
     is_stranger: bool
+    is_confirmed: bool  # Slack has seen that the e-mail address is theirs
+    email: str | None  # None where Slack does not tell it, or has not confirmed it
 
 
 class Workspace(Protocol):
@@ -54,12 +59,19 @@ class Workspace(Protocol):
     conn_id: str
     app_id: str
     secrets: tuple[str, ...]
+    app_token: str
+    base_url: str
+    proxy: str | None
 
     def call(self, method: str, *, now: datetime, **arguments: Any) -> dict[str, Any]: ...
 
     def team_id(self, *, now: datetime) -> str: ...
 
     def member(self, user_id: str, *, now: datetime) -> Member: ...
+
+    def group_members(self, usergroup: str, *, now: datetime) -> frozenset[str]: ...
+
+    def socket_url(self, *, now: datetime) -> str: ...
 
 
 class AirflowWorkspace:
@@ -75,8 +87,10 @@ class AirflowWorkspace:
         self.app_id = str(extra.get("app_id") or "")
         names = ("signing_secret", "previous_signing_secret")
         self.secrets = tuple(str(extra[name]) for name in names if extra.get(name))
+        self.app_token = str(extra.get("app_token") or "")
         self._client: WebClient = hook.client
-        _check_address(conn_id, self._client.base_url)
+        self.base_url, self.proxy = self._client.base_url, self._client.proxy
+        check_address(conn_id, self.base_url)
         self._team_id: str | None = None
         self._members: dict[str, tuple[float, Member]] = {}
 
@@ -85,7 +99,9 @@ class AirflowWorkspace:
         from slack_sdk.errors import SlackApiError, SlackClientError
 
         try:
-            if method in _READING:  # takes no JSON: docs.slack.dev/reference/methods/users.info
+            if method == _SOCKET:
+                answer = self._client.apps_connections_open(app_token=self.app_token)
+            elif method in _READING:
                 answer = self._client.api_call(method, data=arguments)
             else:
                 answer = self._client.api_call(method, json=arguments)
@@ -116,9 +132,20 @@ class AirflowWorkspace:
             is_guest=user.get("is_restricted", True) is not False
             or user.get("is_ultra_restricted", True) is not False,
             is_stranger=bool(user.get("is_stranger", False)),
+            is_confirmed=user.get("is_email_confirmed") is True,
+            email=_confirmed_email(user),
         )
         self._members[user_id] = (at, member)
         return member
+
+    def group_members(self, usergroup: str, *, now: datetime) -> frozenset[str]:
+        """Return the accounts in a Slack user group; Slack allows about 20 such questions a minute."""
+        users = self.call("usergroups.users.list", now=now, usergroup=usergroup).get("users")
+        return frozenset(map(str, users)) if isinstance(users, list) else frozenset()
+
+    def socket_url(self, *, now: datetime) -> str:
+        """Return the address of a socket for the app; it is good for one connection, soon."""
+        return str(self.call(_SOCKET, now=now).get("url", ""))
 
 
 class Workspaces:
@@ -161,10 +188,17 @@ class Workspaces:
             )
 
 
-def _check_address(conn_id: str, base_url: str) -> None:
-    """Raise unless the token would go out encrypted, or stay on this machine."""
+def _confirmed_email(user: Mapping[str, Any]) -> str | None:
+    profile = user.get("profile")
+    email = profile.get("email") if isinstance(profile, Mapping) else None
+    known = isinstance(email, str) and "@" in email and user.get("is_email_confirmed") is True
+    return email if known else None
+
+
+def check_address(conn_id: str, base_url: str) -> None:
+    """Raise unless what goes there is encrypted, or stays on this machine."""
     address = urlsplit(base_url)
-    if address.scheme != "https" and address.hostname not in _LOOPBACK:
+    if address.scheme not in ("https", "wss") and address.hostname not in _LOOPBACK:
         raise ConfigurationError(
             f"connection {conn_id}: its base_url would send the token unencrypted; use https"
         )

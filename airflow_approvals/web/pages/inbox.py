@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from urllib.parse import urlencode
 
+from airflow_approvals.channels.waiting import waiting_for
 from airflow_approvals.core.errors import InvalidRequestError
 from airflow_approvals.core.identity import person_named
 from airflow_approvals.core.model import ApprovalRequest, Person, State
 from airflow_approvals.core.policy import PolicyFile
-from airflow_approvals.core.progress import approver_groups
 from airflow_approvals.ports import RequestFilter, Visibility
 from airflow_approvals.service import Service
 
 PAGE = 25
-_BATCH = 500
-MAX_OPEN = 5000
-"""Open requests that are looked through for one person's list; there is a filter for those who have more."""
 
 _RUNNING = (State.PENDING, State.APPROVED, State.REDEEMED)
 _OVER = tuple(state for state in State if state not in _RUNNING)
@@ -112,31 +109,9 @@ def inbox_of(
 def _answerable(
     service: Service, person: Person, wanted: Wanted, policy_file: PolicyFile | None, now: datetime
 ) -> Sequence[ApprovalRequest]:
-    """Return open requests that `person` may and did not yet vote on, those that run out first first."""
     if policy_file is None:
         return ()
-    policies = {
-        policy.name: policy for policy in policy_file.policies if approver_groups(policy_file, policy, person)
-    }
-    scope = Visibility(person=person, policies=tuple(policies), dag_ids=())
-    asked = replace(_filter(wanted, person, scope), states=(State.PENDING,), limit=_BATCH)
-    found: list[ApprovalRequest] = []
-    for offset in range(0, MAX_OPEN, _BATCH):
-        page = service.store.list_requests(replace(asked, offset=offset)).requests
-        found.extend(page)
-        if len(page) < _BATCH:
-            break
-    return sorted(
-        (
-            request
-            for request in found
-            if request.policy in policies
-            and now < request.expires_at
-            and all(vote.voter != person for vote in request.votes)
-            and (person not in request.requesters or policies[request.policy].self_approval == "allowed")
-        ),
-        key=lambda request: request.expires_at,
-    )
+    return waiting_for(service.store, person, policy_file, _filter(wanted, person, None), now=now)
 
 
 def _filter(

@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from airflow_approvals.channels.changes import Changes, changes_of, find_prior
+from airflow_approvals.channels.pii_chart import PiiChart, chart_of
 from airflow_approvals.core.errors import ReceiptInvalidError, VerificationError
 from airflow_approvals.core.model import ApprovalRequest, Origin, Person, State, digest_of_action
 from airflow_approvals.core.progress import Progress
@@ -19,8 +21,6 @@ from airflow_approvals.service import Service, actor_of
 from airflow_approvals.web.callers import policy_file_or_none
 from airflow_approvals.web.ledger import bundle_of, public_keys
 from airflow_approvals.web.pages.abilities import Abilities, abilities_of
-from airflow_approvals.web.pages.changes import Changes, changes_of, find_prior
-from airflow_approvals.web.pages.pii import PiiChart, chart_of
 from airflow_approvals.web.pages.timeline import MAX_ENTRIES, Happening, timeline_of
 
 _SUCCESSOR = re.compile(r"superseded by ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")

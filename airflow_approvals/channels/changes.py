@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from airflow_approvals.channels.pii_chart import entity_counts
+from airflow_approvals.channels.text import counted
 from airflow_approvals.core.model import ApprovalRequest, Column, State
 from airflow_approvals.ports import RequestFilter, Store, Visibility
-from airflow_approvals.web.pages import words
-from airflow_approvals.web.pages.pii import entity_counts
 
 APPROVED_STATES = (State.COMPLETED, State.REDEEMED, State.APPROVED)
 _LOOKED_AT = 50
@@ -117,10 +117,8 @@ def _pii(prior: ApprovalRequest, request: ApprovalRequest) -> Iterator[Change]:
     for entity in sorted(was.keys() | now.keys()):
         before, after = was.get(entity, 0), now.get(entity, 0)
         if before != after:
-            yield Change(
-                what=f"PII {entity}", was=words.count(before, "cell"), now=words.count(after, "cell")
-            )
+            yield Change(what=f"PII {entity}", was=counted(before, "cell"), now=counted(after, "cell"))
 
 
 def _scanned(counts: dict[str, int] | None) -> str:
-    return "not scanned" if counts is None else f"{words.count(sum(counts.values()), 'cell')} with findings"
+    return "not scanned" if counts is None else f"{counted(sum(counts.values()), 'cell')} with findings"
