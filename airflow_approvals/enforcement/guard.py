@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_approvals.core.errors import ApprovalsError, ServiceUnavailableError
+from airflow_approvals.core.guard_probe import GUARD_HEADER
 from airflow_approvals.core.lending import Kind
 from airflow_approvals.core.sealed import MARK, read_sealed
 from airflow_approvals.enforcement.sealing import FIELDS, Vault
@@ -99,6 +100,8 @@ class SecretGuard:
         answer = await self._ask_airflow(scope, receive)
         # Only Airflow's own yes is looked at: it has checked the token, and that there is such a secret.
         if answer.status != 200 or not await self._is_guarded(answer.body, kind, name):
+            if answer.status == 401:  # by this `doctor` sees that the guard is there
+                answer.start["headers"] = [*answer.start["headers"], (GUARD_HEADER.encode(), b"1")]
             await answer.give(send)
             return
         try:

@@ -9,7 +9,7 @@ from airflow_approvals.core.errors import ApprovalsError, NotLentError, PolicyEr
 from airflow_approvals.core.lending import Kind, is_lent
 from airflow_approvals.core.model import ApprovalRequest, EntryDraft, Origin, State
 from airflow_approvals.core.policy_gates import Protected, find_protection
-from airflow_approvals.ports import RequestFilter
+from airflow_approvals.ports import RequestFilter, Store
 from airflow_approvals.service.cases import UseCases, actor_of, data_of
 
 RUNNING = "running"
@@ -90,17 +90,6 @@ class LendingCases(UseCases):
                 )
             )
 
-    def last_seals(self) -> dict[tuple[str, str], str | None]:
-        """Return for each secret the digest that was recorded last; None for those unsealed since."""
-        found: dict[tuple[str, str], tuple[int, str | None]] = {}
-        for what in ("sealed", "resealed", "unsealed"):
-            for entry in self.store.entries_of_kind(f"secret.{what}", limit=_MAX_ENTRIES):
-                data = data_of(entry)
-                key = (str(data.get("kind")), str(data.get("name")))
-                if entry.index > found.get(key, (-1, None))[0]:
-                    found[key] = (entry.index, data.get("digest"))
-        return {key: digest for key, (_, digest) in found.items()}
-
     def _loan_of(self, origin: Origin, kind: Kind, name: str) -> ApprovalRequest:
         wanted = RequestFilter(states=(State.REDEEMED,), redeemed_by=origin.ti_id, limit=_MAX_HELD)
         redeemed = self.store.list_requests(wanted).requests
@@ -133,3 +122,15 @@ class LendingCases(UseCases):
                     kind="secret.lent", request_id=request.id, actor=actor_of(origin), time=now, data=facts
                 )
             )
+
+
+def last_seals(store: Store) -> dict[tuple[str, str], str | None]:
+    """Return for each kind and name the digest that was recorded last; None for those unsealed since."""
+    found: dict[tuple[str, str], tuple[int, str | None]] = {}
+    for what in ("sealed", "resealed", "unsealed"):
+        for entry in store.entries_of_kind(f"secret.{what}", limit=_MAX_ENTRIES):
+            data = data_of(entry)
+            key = (str(data.get("kind")), str(data.get("name")))
+            if entry.index > found.get(key, (-1, None))[0]:
+                found[key] = (entry.index, data.get("digest"))
+    return {key: digest for key, (_, digest) in found.items()}
