@@ -47,6 +47,7 @@ _OUTPUT = Option(
     {"choices": ("table", "json"), "default": "table"},
 )
 _SERVER = (_URL, _USERNAME, _TOKEN, _OUTPUT)
+_VARIABLE = Option(("--variable",), "they are variables, not connections", {"action": "store_true"})
 _REQUEST = Option(("request",), "the request: its id, or a beginning of it that no other one has")
 _REASON = Option(("-r", "--reason"), "why, for the record", {"default": ""})
 _YES = Option(("-y", "--yes"), "do not ask whether you mean it", {"action": "store_true"})
@@ -209,9 +210,14 @@ COMMANDS: tuple[Command | Group, ...] = (
             ),
             Command(
                 name="explain",
-                help="Say what the policy would require of an action, and why",
+                help="Say what the policy would require of an action, or which rule gates each task of a DAG",
                 function="airflow_approvals.cli.policies:explain",
                 options=(
+                    Option(
+                        ("dag",),
+                        "a DAG: tell what gates each of its tasks, from the metadata database",
+                        {"nargs": "?", "metavar": "DAG_ID"},
+                    ),
                     Option(("--file",), "this file instead of the server's policy", {"metavar": "FILE"}),
                     Option(("--kind",), "the kind of action", {"default": "export"}),
                     *_PLACES,
@@ -356,8 +362,29 @@ COMMANDS: tuple[Command | Group, ...] = (
         ),
     ),
     Command(
+        name="seal",
+        help="Seal connections or variables, so that only approved tasks can read them",
+        function="airflow_approvals.cli.sealing:seal",
+        options=(
+            Option(("names",), "their ids", {"nargs": "*", "metavar": "NAME"}),
+            _VARIABLE,
+            Option(("--protected",), "all that the policy file protects", {"action": "store_true"}),
+        ),
+    ),
+    Command(
+        name="unseal",
+        help="Put sealed connections or variables back into the open",
+        function="airflow_approvals.cli.sealing:unseal",
+        options=(Option(("names",), "their ids", {"nargs": "+", "metavar": "NAME"}), _VARIABLE),
+    ),
+    Command(
+        name="rotate-seal",
+        help="Seal everything that is sealed with a new key, and forget the old one",
+        function="airflow_approvals.cli.sealing:rotate",
+    ),
+    Command(
         name="doctor",
-        help="Check this installation: configuration, database, policy, key, server, clock",
+        help="Check this installation: configuration, database, policy, keys, seals, gates, server, clock",
         function="airflow_approvals.cli.doctor:examine",
         options=(_URL, _OUTPUT),
     ),
