@@ -30,7 +30,11 @@ def check(args: Namespace) -> int:
 
 
 def explain(args: Namespace) -> int:
-    """Say which policy covers an action, and whom it would ask."""
+    """Say which policy covers an action, and whom it would ask; of a DAG, what gates its tasks."""
+    if args.dag:
+        from airflow_approvals.cli.gates import explain_dag
+
+        return explain_dag(args)
     action, evidence = action_of(args), evidence_of(args)
     if args.file:
         requesters = [person_named(name) for name in args.requester]
