@@ -15,7 +15,7 @@ from rich.text import Text
 from airflow_approvals.cli.exits import Exit
 from airflow_approvals.cli.output import print_json, stdout, visible
 from airflow_approvals.cli.session import server_url
-from airflow_approvals.core.errors import ApprovalsError, NotAuthenticatedError
+from airflow_approvals.core.errors import ApprovalsError, NotAuthenticatedError, PolicyError
 
 if TYPE_CHECKING:
     import httpx
@@ -79,6 +79,7 @@ def _local_findings(settings: Settings | None) -> Iterator[Finding]:
     yield from _policy_findings(Path(settings.policy_file))
     yield from _checked("signing key", lambda: _check_key(settings))
     yield _secret_finding(settings)
+    yield from _enforcement_findings(settings)
 
 
 def _checked(subject: str, check: Callable[[], str]) -> Iterator[Finding]:
@@ -129,6 +130,21 @@ def _policy_findings(path: Path) -> Iterator[Finding]:
         yield Finding(subject="policy file", level="note", text=notice)
 
 
+def _enforcement_findings(settings: Settings) -> Iterator[Finding]:
+    from airflow_approvals.core.policy import parse_policy_file
+    from airflow_approvals.enforcement.examination import examine_enforcement
+
+    path = Path(settings.policy_file)
+    try:
+        policy_file = parse_policy_file(path.read_text(encoding="utf-8"), name=str(path))
+        for found in examine_enforcement(settings, policy_file, now=datetime.now(UTC)):
+            yield Finding(subject=found.subject, level=found.level, text=found.text)
+    except (OSError, UnicodeDecodeError, PolicyError):
+        return  # told of the policy file already
+    except ApprovalsError as error:
+        yield Finding(subject="enforcement", level="wrong", text=str(error))
+
+
 def _secret_finding(settings: Settings) -> Finding:
     if settings.worker_secret in DEFAULT_SECRETS:
         text = "empty or a known default: anybody can make workers' tokens; set [approvals] worker_secret"
@@ -155,6 +171,36 @@ def _server_findings(url: str) -> Iterator[Finding]:
     else:
         yield Finding(subject="server", level="wrong", text=f"{url}: {refusal}")
     yield from _skew_findings(answer, before)
+    yield _guard_finding(url)
+
+
+def _guard_finding(url: str) -> Finding:
+    """Tell whether the guard stands in front of the execution API that workers ask, wherever it is served."""
+    import httpx
+
+    from airflow_approvals.core.guard_probe import GUARD_HEADER, PROBE
+
+    api = _execution_api_url() or f"{url}/execution"
+    try:
+        answer = httpx.get(f"{api.rstrip('/')}{PROBE}", timeout=10)
+    except httpx.TransportError as error:
+        text = f"{api}: cannot be asked ({type(error).__name__})"
+        return Finding(subject="guard", level="wrong", text=text)
+    if GUARD_HEADER in answer.headers:
+        return Finding(subject="guard", level="ok", text=f"{api}: sealed secrets are opened for approved tasks")
+    text = (
+        f"{api}: served without the approvals plugin (an `--apps execution` server, or a proxy): nothing that "
+        "is sealed opens there, and nothing that is only protected is guarded; serve it with --apps all"
+    )
+    return Finding(subject="guard", level="wrong", text=text)
+
+
+def _execution_api_url() -> str | None:
+    try:
+        from airflow.configuration import conf
+    except ImportError:
+        return None
+    return str(conf.get("core", "execution_api_server_url", fallback="")) or None
 
 
 def _skew_findings(answer: httpx.Response, before: datetime) -> Iterator[Finding]:
