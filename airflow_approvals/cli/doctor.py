@@ -187,10 +187,11 @@ def _guard_finding(url: str) -> Finding:
         text = f"{api}: cannot be asked ({type(error).__name__})"
         return Finding(subject="guard", level="wrong", text=text)
     if GUARD_HEADER in answer.headers:
-        return Finding(subject="guard", level="ok", text=f"{api}: sealed secrets are opened for approved tasks")
+        text = f"{api}: sealed secrets are opened for approved tasks"
+        return Finding(subject="guard", level="ok", text=text)
     text = (
-        f"{api}: served without the approvals plugin (an `--apps execution` server, or a proxy): nothing that "
-        "is sealed opens there, and nothing that is only protected is guarded; serve it with --apps all"
+        f"{api}: served without the approvals plugin (by an `--apps execution` server?): nothing that is "
+        "sealed opens there, and nothing that is only protected is guarded; serve it with --apps all"
     )
     return Finding(subject="guard", level="wrong", text=text)
 

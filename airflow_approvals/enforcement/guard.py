@@ -100,7 +100,7 @@ class SecretGuard:
         answer = await self._ask_airflow(scope, receive)
         # Only Airflow's own yes is looked at: it has checked the token, and that there is such a secret.
         if answer.status != 200 or not await self._is_guarded(answer.body, kind, name):
-            if answer.status == 401:  # by this `doctor` sees that the guard is there
+            if answer.status in (401, 403):  # by this `doctor` sees that the guard is there
                 answer.start["headers"] = [*answer.start["headers"], (GUARD_HEADER.encode(), b"1")]
             await answer.give(send)
             return
