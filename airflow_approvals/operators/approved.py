@@ -12,7 +12,7 @@ from airflow.sdk import BaseOperator
 from airflow_approvals.core.errors import ApprovalsError, LostWriteError, ReceiptUsedError
 from airflow_approvals.hooks.approvals import ApprovalsHook, dataset_of
 from airflow_approvals.operators.links import ApprovalRequestLink
-from airflow_approvals.operators.reports import read_report
+from airflow_approvals.operators.reports import evidence_of
 from airflow_approvals.operators.waiting import (
     ask,
     check_on_denied,
@@ -41,7 +41,8 @@ class ApprovedOperator(BaseOperator):
     :param source_conn_id: Airflow connection of an object store.
     :param format: parquet, csv or jsonl; told by the file name unless given.
     :param columns: expected names and Arrow types; others are refused before anybody is asked.
-    :param pii_report: the PII report as a dict, or the path or URI of its JSON file.
+    :param pii_report: the PII report about the source: what `PiiVerifyOperator` or `PiiScanOperator` returns,
+        the path or URI of the JSON file, or the report itself. One about other bytes is refused.
     :param links: addresses that approvers may want to look at.
     :param parameters: anything else that approvers should see; part of what is approved.
     :param on_denied: `fail`, or `skip_downstream`: this task and all tasks downstream are skipped.
@@ -172,7 +173,7 @@ class ApprovedOperator(BaseOperator):
         dataset = hook.snapshot(
             self.source, conn_id=self.source_conn_id, format=self.format, columns=self.columns
         )
-        pii = read_report(self.pii_report, conn_id=self.source_conn_id)
+        pii = evidence_of(self.pii_report, dataset, conn_id=self.source_conn_id)
         return Evidence(datasets=(dataset,), pii=pii, links=tuple(self.links))
 
     def _finish_earlier_try(self, context: Context, hook: ApprovalsHook) -> dict[str, Any] | None:

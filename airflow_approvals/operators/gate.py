@@ -9,7 +9,7 @@ from airflow.sdk import BaseOperator
 
 from airflow_approvals.hooks.approvals import ApprovalsHook
 from airflow_approvals.operators.links import ApprovalRequestLink
-from airflow_approvals.operators.reports import read_report
+from airflow_approvals.operators.reports import evidence_of
 from airflow_approvals.operators.waiting import ask, check_on_denied, come_back, refusals_are_final
 
 if TYPE_CHECKING:
@@ -122,5 +122,6 @@ class ApprovalGateOperator(BaseOperator):
                     self.source, conn_id=self.source_conn_id, format=self.format, columns=self.columns
                 ),
             )
-        pii = read_report(self.pii_report, conn_id=self.source_conn_id)
+        dataset = datasets[0] if datasets else None
+        pii = evidence_of(self.pii_report, dataset, conn_id=self.source_conn_id)
         return Evidence(datasets=datasets, pii=pii, links=tuple(self.links))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_approvals.core.errors import SourceChangedError
@@ -69,7 +69,7 @@ def verify_masked(
         raise SourceChangedError(
             f"{masked_uri}: it or its source changed while they were held against each other; verify again"
         )
-    return report
+    return replace(report, dataset_sha256=after.sha256, source_sha256=before.sha256)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,6 +47,8 @@ class VerifyReport:
     values_searched: int  # distinct values that were looked for
     values_too_short: int  # findings of fewer than five letters and digits, which cannot be looked for
     rules_digest: str
+    dataset_sha256: str | None = None  # of the masked dataset; None where it was not one that has bytes
+    source_sha256: str | None = None
 
     def check(self) -> None:
         """Raise `VerificationError` naming columns, types and rows unless masking holds."""

@@ -285,7 +285,7 @@ def test_the_report_is_what_a_policy_asks_for() -> None:
         report = verify(output, known)
         evidence = report.to_evidence()
         assert from_json(VerifyReport, to_json(report)) == report
-        about = Evidence(datasets=(SNAPSHOT,), pii={"dataset_sha256": SNAPSHOT.sha256, **evidence})
+        about = Evidence(datasets=(SNAPSHOT,), pii={**evidence, "dataset_sha256": SNAPSHOT.sha256})
         pii = expression_variables(Action(kind="export"), about, [])["pii"]
         assert pii["scanned"] is True
         assert pii["verified"] is verified

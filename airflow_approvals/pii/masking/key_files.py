@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,17 @@ def read_key_file(path: Path) -> KeyRing:
     domains = {DEFAULT_DOMAIN: found} if isinstance(found, str) else found
     if not isinstance(domains, dict) or not domains:
         raise ConfigurationError(f"{path}: expected base64, or YAML with domain: base64; {_MAKE}")
-    return KeyRing(domains={str(domain): _decoded(path, domain, text) for domain, text in domains.items()})
+    return key_ring_of(domains, named=str(path))
 
 
-def _decoded(path: Path, domain: object, text: object) -> bytes:
+def key_ring_of(domains: Mapping[Any, object], *, named: str) -> KeyRing:
+    """Return the keys of `domain: base64`; raise `ConfigurationError` naming where they came from."""
+    return KeyRing(domains={str(domain): _decoded(named, domain, text) for domain, text in domains.items()})
+
+
+def _decoded(named: str, domain: object, text: object) -> bytes:
     try:
         return base64.b64decode(text if isinstance(text, str) else "?", validate=True)
     except binascii.Error:
         pass  # the error may hold the key
-    raise ConfigurationError(f"{path}: the key of domain {str(domain)!r} is not base64; {_MAKE}")
+    raise ConfigurationError(f"{named}: the key of domain {str(domain)!r} is not base64; {_MAKE}")

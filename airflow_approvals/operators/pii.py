@@ -1,0 +1,347 @@
+"""Scan, mask and verify staged data in tasks of their own: small XComs, reports beside the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from airflow_approvals.core.errors import (
+    ConfigurationError,
+    DigestMismatchError,
+    InvalidRequestError,
+    PiiFoundError,
+    SchemaMismatchError,
+    VerificationError,
+)
+from airflow_approvals.operators.pii_keys import key_ring
+from airflow_approvals.operators.reports import read_report
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_approvals.pii.pace import Pace
+    from airflow_approvals.pii.report_files import Written
+    from airflow_approvals.pii.steps import Masked, PlanSource
+
+ON_PII = ("fail", "mask", "warn")
+FINAL = (
+    ConfigurationError,
+    DigestMismatchError,
+    InvalidRequestError,
+    PiiFoundError,
+    SchemaMismatchError,
+    VerificationError,
+)
+"""What an automatic retry would only repeat."""
+
+
+class PiiOperator(BaseOperator):
+    """What the operators below have in common: a staged source, how it is scanned, and by which keys.
+
+    :param source: path or URI of the staged file or folder.
+    :param source_conn_id: Airflow connection of an object store.
+    :param format: parquet, csv or jsonl; told by the file name unless given.
+    :param keys_conn_id: Airflow connection with the keys: its password is the key of the domain `default`,
+        each entry of its extra one of another domain; base64 of 32 random bytes or more.
+    :param key_file: or the file with them.
+    :param scan: settings of the scan by the names of `ScanConfig`, such as `{"workers": 2}`.
+    :param report: where the report goes; beside the data unless given.
+    """
+
+    template_fields: Sequence[str] = (
+        "source",
+        "source_conn_id",
+        "keys_conn_id",
+        "key_file",
+        "scan",
+        "report",
+    )
+    ui_color = "#e6e0f5"
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        source_conn_id: str | None = None,
+        format: str | None = None,  # the word that users know
+        keys_conn_id: str | None = None,
+        key_file: str | None = None,
+        scan: Mapping[str, Any] | None = None,
+        report: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if format not in (None, "parquet", "csv", "jsonl"):
+            raise ValueError(f"format: expected parquet, csv or jsonl, found {format!r}")
+        self.source = source
+        self.source_conn_id = source_conn_id
+        self.format = format
+        self.keys_conn_id = keys_conn_id
+        self.key_file = key_file
+        self.scan = scan
+        self.report = report
+
+    def _pace(self) -> Pace:
+        from airflow_approvals.pii.pace import Pace
+
+        return Pace(lambda standing: self.log.info("%s", standing.words))
+
+
+class PiiScanOperator(PiiOperator):
+    """Finds personal data in every cell of a staged dataset, and says what and where: counts, never values.
+
+    Returns `report`, `report_sha256`, `sha256` (of the dataset), `rows`, `findings` and `columns` (how many
+    have any); with `on_pii="mask"` what `PiiVerifyOperator` returns, and `masked`.
+
+    :param on_pii: what to do about it: `warn` says so in the log; `fail` fails the task; `mask` masks into
+        `masked` and verifies that, in this task.
+    :param masked: with `mask`, the dataset that is made; the other arguments are those of `PiiMaskOperator`.
+    """
+
+    template_fields: Sequence[str] = (
+        *PiiOperator.template_fields,
+        "masked",
+        "plan",
+        "plan_digest",
+    )
+
+    def __init__(
+        self,
+        *,
+        on_pii: str = "warn",
+        masked: str | None = None,
+        plan: str | None = None,
+        plan_digest: str | None = None,
+        operators: Mapping[str, str | Mapping[str, Any]] | None = None,
+        otherwise: str | Mapping[str, Any] = "replace",
+        domain: str = "default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_on_pii(on_pii, masked)
+        self.on_pii = on_pii
+        self.masked = masked
+        self.plan = plan
+        self.plan_digest = plan_digest
+        self.operators = operators
+        self.otherwise = otherwise
+        self.domain = domain
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        from airflow_approvals.pii import steps
+
+        with refusals_are_final():
+            scanner = steps.scanner_of(self.scan)
+            source = steps.Staged(uri=self.source, conn_id=self.source_conn_id, format=self.format)
+            scanned = steps.scan(source, scanner, report=self.report, pace=self._pace())
+            if self.on_pii == "fail":
+                steps.check_clean(scanned)
+            if self.masked is None:
+                self._say(scanned)
+                return facts_of_scan(scanned)
+            keys = key_ring(conn_id=self.keys_conn_id, key_file=self.key_file)
+            wanted = plan_source(self)
+            made = steps.mask(source, self.masked, wanted, keys, scanner, pace=self._pace())
+            verified = steps.verify(
+                source,
+                steps.Staged(uri=self.masked, format=self.format),
+                made.plan,
+                scanner,
+                keys=keys,
+                scan_report=scanned.report,
+                pace=self._pace(),
+            )
+            return {"masked": self.masked, **facts_of_verification(verified)}
+
+    def _say(self, scanned: Written) -> None:
+        found = scanned.report
+        if found["residual"]:
+            self.log.warning(
+                "%s: personal data in %d columns: %s", self.source, len(found["columns"]), found["entities"]
+            )
+        else:
+            self.log.info("%s: no personal data found", self.source)
+
+
+class PiiMaskOperator(PiiOperator):
+    """Masks a staged dataset into another one, column by column as a masking plan says.
+
+    A retry goes on where a killed try was: parts that are finished are kept, and nothing is half there.
+    Returns `masked`, `report`, `report_sha256`, `sha256`, `source_sha256`, `rows`, `plan`, `plan_digest` and
+    `resumed_parts`.
+
+    :param masked: local path or `file://` URI of the dataset that is made, in the format of the source.
+    :param plan: the file of the plan; without it one is drawn up from a sample and written beside the data.
+    :param plan_digest: the digest that the plan must have; another one is refused.
+    :param operators: for a plan that is drawn up: what stands where a value of an entity type stood, as
+        `{"EMAIL_ADDRESS": "pseudonym"}`, or with its settings `{"op": "mask", "keep_last": 4}`.
+    :param otherwise: the same for all other types.
+    :param domain: whose key is used: what is masked under one domain joins across tables and runs.
+    """
+
+    template_fields: Sequence[str] = (*PiiOperator.template_fields, "masked", "plan", "plan_digest")
+
+    def __init__(
+        self,
+        *,
+        masked: str,
+        plan: str | None = None,
+        plan_digest: str | None = None,
+        operators: Mapping[str, str | Mapping[str, Any]] | None = None,
+        otherwise: str | Mapping[str, Any] = "replace",
+        domain: str = "default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.masked = masked
+        self.plan = plan
+        self.plan_digest = plan_digest
+        self.operators = operators
+        self.otherwise = otherwise
+        self.domain = domain
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        from airflow_approvals.pii import steps
+
+        with refusals_are_final():
+            made = steps.mask(
+                steps.Staged(uri=self.source, conn_id=self.source_conn_id, format=self.format),
+                self.masked,
+                plan_source(self),
+                key_ring(conn_id=self.keys_conn_id, key_file=self.key_file),
+                steps.scanner_of(self.scan),
+                report=self.report,
+                pace=self._pace(),
+            )
+        if made.resumed_parts:
+            self.log.info("%d parts had been finished by an earlier try", made.resumed_parts)
+        return {"masked": self.masked, **facts_of_masking(made)}
+
+
+class PiiVerifyOperator(PiiOperator):
+    """Proves that a masked dataset holds nothing of its source, or fails and says where something is left.
+
+    Its report is the evidence that a policy asks for: `deny_if: ["pii.verified == false"]`. Returns `report`,
+    `report_sha256`, `sha256` (of the masked dataset), `source_sha256`, `verified`, `residual`, `rows` and
+    `plan_digest`.
+
+    :param masked: the masked dataset.
+    :param plan: the file of the plan that it was masked by.
+    :param plan_digest: the digest that the plan must have.
+    :param scan_report: the scan of the source, as `PiiScanOperator` returns it, or the path of its file: then
+        approvers see what was found before and what is left.
+    """
+
+    template_fields: Sequence[str] = (
+        *PiiOperator.template_fields,
+        "masked",
+        "masked_conn_id",
+        "plan",
+        "plan_digest",
+        "scan_report",
+    )
+
+    def __init__(
+        self,
+        *,
+        masked: str,
+        plan: str,
+        masked_conn_id: str | None = None,
+        plan_digest: str | None = None,
+        scan_report: dict[str, Any] | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.masked = masked
+        self.masked_conn_id = masked_conn_id
+        self.plan = plan
+        self.plan_digest = plan_digest
+        self.scan_report = scan_report
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        from airflow_approvals.pii import steps
+
+        with refusals_are_final():
+            has_keys = self.keys_conn_id is not None or self.key_file is not None
+            verified = steps.verify(
+                steps.Staged(uri=self.source, conn_id=self.source_conn_id, format=self.format),
+                steps.Staged(uri=self.masked, conn_id=self.masked_conn_id, format=self.format),
+                steps.read_planned(self.masked, plan_source(self)),
+                steps.scanner_of(self.scan),
+                keys=key_ring(conn_id=self.keys_conn_id, key_file=self.key_file) if has_keys else None,
+                scan_report=read_report(self.scan_report),
+                report=self.report,
+                pace=self._pace(),
+            )
+        return facts_of_verification(verified)
+
+
+def check_on_pii(on_pii: str, masked: str | None) -> None:
+    """Raise `ValueError` for anything but the three ways, and where only one of two says to mask."""
+    if on_pii not in ON_PII:
+        raise ValueError(f"on_pii: expected one of {', '.join(ON_PII)}, found {on_pii!r}")
+    if (on_pii == "mask") != (masked is not None):
+        raise ValueError("on_pii='mask' and masked= belong together: name the dataset that is made")
+
+
+@contextmanager
+def refusals_are_final() -> Iterator[None]:
+    """Fail the task without retries where another try would come to the same."""
+    from airflow.providers.common.compat.sdk import AirflowFailException
+
+    try:
+        yield
+    except FINAL as refusal:
+        raise AirflowFailException(str(refusal)) from refusal
+
+
+def plan_source(operator: Any) -> PlanSource:
+    """Return where the plan comes from, by the arguments of an operator."""
+    from airflow_approvals.pii.steps import PlanSource
+
+    drawn = {
+        name: getattr(operator, name)
+        for name in ("operators", "otherwise", "domain")
+        if getattr(operator, name, None) is not None
+    }
+    return PlanSource(file=operator.plan, digest=operator.plan_digest, **drawn)
+
+
+def facts_of_scan(scanned: Written) -> dict[str, Any]:
+    """Return what downstream tasks need to know."""
+    return {
+        **_file(scanned),
+        "rows": scanned.report["rows"],
+        "findings": scanned.report["residual"],
+        "columns": len(scanned.report["columns"]),
+    }
+
+
+def facts_of_masking(made: Masked) -> dict[str, Any]:
+    """Return what downstream tasks need to know."""
+    report = made.written.report
+    return {
+        **_file(made.written),
+        "source_sha256": report["source_sha256"],
+        "rows": report["rows"],
+        "plan": str(made.plan_file),
+        "plan_digest": made.plan.digest,
+        "resumed_parts": made.resumed_parts,
+    }
+
+
+def facts_of_verification(verified: Written) -> dict[str, Any]:
+    """Return what downstream tasks need to know."""
+    names = ("source_sha256", "verified", "residual", "rows", "plan_digest")
+    return {**_file(verified), **{name: verified.report[name] for name in names}}
+
+
+def _file(written: Written) -> dict[str, Any]:
+    return {
+        "report": str(written.path),
+        "report_sha256": written.sha256,
+        "sha256": written.report["dataset_sha256"],
+    }

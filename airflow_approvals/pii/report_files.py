@@ -1,0 +1,172 @@
+"""Reports beside the data: JSON that names the very bytes that it is about, fit for `Evidence.pii`.
+
+They hold counts, column names, entity types and digests: never a value from the data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from airflow_approvals.core.errors import DestinationError, InvalidRequestError, ReportMismatchError
+from airflow_approvals.core.model import from_json, to_json
+from airflow_approvals.core.pii_reports import DATASET
+from airflow_approvals.pii.masking.datasets import MaskReport
+from airflow_approvals.pii.masking.rules import LEAST_SCORE
+from airflow_approvals.pii.report import ColumnReport, EntityReport, ScanReport
+from airflow_approvals.pii.scan_datasets import DatasetScan
+from airflow_approvals.pii.verify_report import VerifyReport
+from airflow_approvals.staging.locations import local_path
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """A report, and the file that it is in."""
+
+    report: Report
+    path: Path
+    sha256: str  # of the file
+
+
+def place_beside(uri: str, suffix: str, given: str | None = None) -> Path:
+    """Return where a report about the dataset at `uri` goes: `given`, or its own name and `suffix`."""
+    path = local_path(given if given is not None else uri.rstrip("/"))
+    if path is None:
+        raise InvalidRequestError(
+            f"{given or uri}: reports are written to local paths; name one that all workers see"
+        )
+    return path if given is not None else path.with_name(path.name + suffix)
+
+
+def write_report(path: Path, report: Report) -> Written:
+    """Write a report; it appears complete, or the one before stays."""
+    content = json.dumps(report, indent=2, ensure_ascii=False).encode() + b"\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=".airflow-approvals-", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise DestinationError(f"{path}: cannot be written ({error.strerror}); give the rights") from error
+    return Written(report=report, path=path, sha256=hashlib.sha256(content).hexdigest())
+
+
+def report_of_scan(scan: DatasetScan) -> Report:
+    """Return what stands in data as it is; nothing in it claims a verification."""
+    strong = [
+        (column.column, entity)
+        for column in scan.report.columns
+        for entity in column.entities
+        if entity.score_max >= LEAST_SCORE
+    ]
+    counts: Counter[str] = Counter()
+    for _, entity in strong:
+        counts[entity.entity_type] += entity.findings
+    return {
+        DATASET: scan.sha256,
+        "scanned": True,
+        "residual": sum(counts.values()),
+        "entities": dict(sorted(counts.items())),
+        "columns": list(dict.fromkeys(column for column, _ in strong)),
+        "rows": scan.report.rows,
+        "engine_digest": scan.report.engine_digest,
+        "before": to_json(scan.report),
+    }
+
+
+def report_of_masking(made: MaskReport, *, plan_digest: str) -> Report:
+    """Return what masking says of itself, which proves nothing: only a verification does."""
+    told = to_json(made)
+    return {DATASET: told.pop("sha256"), "plan_digest": plan_digest, **told}
+
+
+def report_of_verification(verified: VerifyReport, *, plan_digest: str, scan: Report | None) -> Report:
+    """Return the proof that masking holds, or what is left, beside the scan of the source.
+
+    Raise `ReportMismatchError` where `scan` is about another source.
+    """
+    report = {**verified.to_evidence(), "plan_digest": plan_digest}
+    before = scan_in(scan, verified.source_sha256)
+    if before is None:
+        return report
+    left = _left(before, verified)
+    return {
+        **report,
+        "engine_digest": before.engine_digest,
+        "before": to_json(before),
+        "after": to_json(left),
+    }
+
+
+def scan_in(report: Mapping[str, Any] | None, source_sha256: str | None) -> ScanReport | None:
+    """Return the scan in a report; raise `ReportMismatchError` where it is of another source."""
+    if report is None:
+        return None
+    refusal = ReportMismatchError(
+        f"the scan report is not one about the source with sha256 {source_sha256}; scan what is staged now, "
+        "and give that report"
+    )
+    if report.get(DATASET) != source_sha256:
+        raise refusal
+    try:
+        return from_json(ScanReport, report.get("before"))
+    except ValidationError:  # its message repeats what it found
+        raise refusal from None
+
+
+def _left(before: ScanReport, verified: VerifyReport) -> ScanReport:
+    """Return what the verification found left, by column, over the cells that were scanned."""
+    counts: dict[str, dict[str, int]] = {}
+    for leak in verified.leaks:
+        entities = counts.setdefault(leak.column, {})
+        # One cell can be noticed in several ways.
+        entities[leak.entity_type] = max(entities.get(leak.entity_type, 0), leak.count)
+    known = {column.column for column in before.columns}
+    more = tuple(
+        ColumnReport(
+            column=name,
+            type="",
+            scanned=verified.rows,
+            nulls=0,
+            skipped=0,
+            cells_with_findings=0,
+            entities=(),
+        )
+        for name in counts
+        if name not in known
+    )
+    columns = tuple(
+        _column_left(column, counts.get(column.column, {})) for column in (*before.columns, *more)
+    )
+    return replace(before, mode="verification", columns=columns, findings=verified.residual, checked_cells=0)
+
+
+def _column_left(column: ColumnReport, entities: dict[str, int]) -> ColumnReport:
+    found = tuple(
+        EntityReport(
+            entity_type=entity,
+            findings=count,
+            cells=min(count, column.scanned),
+            share=round(min(1.0, count / column.scanned), 6) if column.scanned else 0.0,
+            score_min=1.0,
+            score_max=1.0,
+        )
+        for entity, count in sorted(entities.items())
+    )
+    most = max((entity.cells for entity in found), default=0)
+    return replace(column, cells_with_findings=most, entities=found)

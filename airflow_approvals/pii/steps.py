@@ -1,0 +1,201 @@
+"""Scan, mask and verify as steps of a pipeline: each leaves a report beside the data and says what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from airflow_approvals.core.errors import InvalidRequestError, PiiFoundError
+from airflow_approvals.core.pii_reports import DATASET
+from airflow_approvals.pii.config import ScanConfig
+from airflow_approvals.pii.masking.datasets import mask_dataset
+from airflow_approvals.pii.masking.keys import KeyRing
+from airflow_approvals.pii.masking.operators import Operator
+from airflow_approvals.pii.pace import Pace
+from airflow_approvals.pii.plan import AnOperator, MaskingPlan, read_plan, write_plan
+from airflow_approvals.pii.report_files import (
+    Report,
+    Written,
+    place_beside,
+    report_of_masking,
+    report_of_scan,
+    report_of_verification,
+    scan_in,
+    write_report,
+)
+from airflow_approvals.pii.scan_by_parts import scan_by_parts
+from airflow_approvals.pii.scan_datasets import plan_dataset
+from airflow_approvals.pii.scanner import Scanner
+from airflow_approvals.pii.verify_datasets import verify_masked
+
+SCAN, MASK, VERIFY, PLAN = ".pii-scan.json", ".pii-mask.json", ".pii.json", ".plan.yaml"
+"""What is added to the dataset's name for the files beside it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staged:
+    """A staged dataset, and how it is read."""
+
+    uri: str
+    conn_id: str | None = None
+    format: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSource:
+    """Where the masking plan comes from: a file, pinned or not, or else a sample of the data."""
+
+    file: str | None = None
+    digest: str | None = None
+    operators: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
+    otherwise: str | Mapping[str, Any] = "replace"
+    domain: str = "default"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masked:
+    """What masking left behind."""
+
+    written: Written
+    plan: MaskingPlan
+    plan_file: Path
+    resumed_parts: int
+
+
+def scanner_of(settings: Mapping[str, Any] | None) -> Scanner:
+    """Return a scanner by the names of `ScanConfig`; raise `InvalidRequestError` for any other."""
+    try:
+        config = TypeAdapter(ScanConfig).validate_python({**(settings or {})}, strict=False)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise InvalidRequestError(f"scan: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if unknown := sorted(set(settings or {}) - set(ScanConfig.__dataclass_fields__)):
+        raise InvalidRequestError(
+            f"scan: {', '.join(unknown)} is not known; expected some of "
+            f"{', '.join(ScanConfig.__dataclass_fields__)}"
+        )
+    return Scanner(config)
+
+
+def scan(source: Staged, scanner: Scanner, *, report: str | None = None, pace: Pace | None = None) -> Written:
+    """Scan a dataset and write its report."""
+    path = place_beside(source.uri, SCAN, report)
+    found = scan_by_parts(
+        source.uri, scanner, beside=path, conn_id=source.conn_id, format=source.format, pace=pace
+    )
+    return write_report(path, report_of_scan(found))
+
+
+def mask(
+    source: Staged,
+    masked_uri: str,
+    plan_source: PlanSource,
+    keys: KeyRing,
+    scanner: Scanner,
+    *,
+    report: str | None = None,
+    overwrite: bool = True,
+    pace: Pace | None = None,
+) -> Masked:
+    """Mask a dataset into another one by a plan, and write what was done."""
+    path = place_beside(masked_uri, MASK, report)
+    plan, plan_file = _planned(source, masked_uri, plan_source, scanner)
+    made = mask_dataset(
+        source.uri,
+        masked_uri,
+        plan.rules(),
+        keys,
+        scanner,
+        source_conn_id=source.conn_id,
+        format=source.format,
+        overwrite=overwrite,
+        pace=pace,
+    )
+    written = write_report(path, report_of_masking(made.report, plan_digest=plan.digest))
+    return Masked(written=written, plan=plan, plan_file=plan_file, resumed_parts=made.resumed_parts)
+
+
+def verify(
+    source: Staged,
+    masked: Staged,
+    plan: MaskingPlan,
+    scanner: Scanner,
+    *,
+    keys: KeyRing | None = None,
+    scan_report: Report | None = None,
+    report: str | None = None,
+    pace: Pace | None = None,
+) -> Written:
+    """Hold a masked dataset against its source, and write the proof, or what is left."""
+    path = place_beside(masked.uri, VERIFY, report)
+    if scan_report is not None:
+        scan_in(scan_report, scan_report.get(DATASET))  # a broken one is found before the work is done
+    found = verify_masked(
+        source.uri,
+        masked.uri,
+        plan.rules(),
+        scanner,
+        keys=keys,
+        source_conn_id=source.conn_id,
+        masked_conn_id=masked.conn_id,
+        format=source.format,
+        pace=pace,
+    )
+    made = report_of_verification(found, plan_digest=plan.digest, scan=scan_report)
+    written = write_report(path, made)
+    found.check()
+    return written
+
+
+def check_clean(written: Written) -> None:
+    """Raise `PiiFoundError` where a scan found anything that is worth masking."""
+    report = written.report
+    if not report["residual"]:
+        return
+    found = ", ".join(f"{count} x {entity}" for entity, count in report["entities"].items())
+    raise PiiFoundError(
+        f"{written.path}: personal data in columns {report['columns']}: {found}; mask it, or stage it without"
+    )
+
+
+def operator_of(word: str | Mapping[str, Any], domain: str) -> Operator:
+    """Return the operator that a word, or a word and its settings, stand for."""
+    told = {"op": word} if isinstance(word, str) else dict(word)
+    try:
+        found: Operator = TypeAdapter(AnOperator).validate_python({"domain": domain, **told})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise InvalidRequestError(f"masking operator: {first['msg']}") from None
+    return found
+
+
+def read_planned(masked_uri: str, wanted: PlanSource) -> MaskingPlan:
+    """Return the plan of a file; `InvalidRequestError` where none is named."""
+    if wanted.file is None:
+        raise InvalidRequestError("plan: expected the file of the plan that the data was masked by")
+    return read_plan(place_beside(masked_uri, PLAN, wanted.file), pinned=wanted.digest)
+
+
+def _planned(
+    source: Staged, masked_uri: str, wanted: PlanSource, scanner: Scanner
+) -> tuple[MaskingPlan, Path]:
+    if wanted.file is not None:
+        return read_planned(masked_uri, wanted), place_beside(masked_uri, PLAN, wanted.file)
+    if wanted.digest is not None:
+        raise InvalidRequestError("plan_digest: expected the file of the plan that it pins; give plan, too")
+    path = place_beside(masked_uri, PLAN)
+    plan = plan_dataset(
+        source.uri,
+        scanner,
+        conn_id=source.conn_id,
+        format=source.format,
+        operators={entity: operator_of(word, wanted.domain) for entity, word in wanted.operators.items()},
+        otherwise=operator_of(wanted.otherwise, wanted.domain),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_plan(plan, path)
+    return plan, path
