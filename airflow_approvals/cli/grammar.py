@@ -382,6 +382,35 @@ COMMANDS: tuple[Command | Group, ...] = (
         help="Seal everything that is sealed with a new key, and forget the old one",
         function="airflow_approvals.cli.sealing:rotate",
     ),
+    Group(
+        name="identity",
+        help="Link accounts elsewhere (Slack) to your login",
+        commands=(
+            Command(
+                name="list",
+                help="List the accounts that vote as you",
+                function="airflow_approvals.cli.identities:show",
+                options=_SERVER,
+            ),
+            Command(
+                name="link",
+                help="Link the account that was told a code",
+                function="airflow_approvals.cli.identities:link",
+                options=(Option(("code",), "the code, as the account was told it"), _YES, *_SERVER),
+            ),
+            Command(
+                name="unlink",
+                help="End the link of an account",
+                function="airflow_approvals.cli.identities:unlink",
+                options=(Option(("account",), "as `identity list` names it: slack:T0123/U0456"), *_SERVER),
+            ),
+        ),
+    ),
+    Command(
+        name="slack-listen",
+        help="Take clicks from Slack in Socket Mode; runs beside the API server until it is stopped",
+        function="airflow_approvals.cli.listening:listen",
+    ),
     Command(
         name="doctor",
         help="Check this installation: configuration, database, policy, keys, seals, gates, server, clock",

@@ -176,6 +176,18 @@ class ApprovalsClient:
         body = {"action": to_json(action), "evidence": to_json(evidence or Evidence()), "dag_id": dag_id}
         return self._post("/policy/explain", body, again=True)
 
+    def identities(self) -> dict[str, Any]:
+        """Return the accounts elsewhere that are linked to the login: `{"person", "links": [...]}`."""
+        return self._get("/identities")
+
+    def link_identity(self, code: str, *, confirm: bool = False) -> dict[str, Any]:
+        """Return which account was told `code`; with `confirm`, link it to the login."""
+        return self._post("/identities", {"code": code, "confirm": confirm})
+
+    def unlink_identity(self, provider: str, team_id: str, user_id: str) -> dict[str, Any]:
+        body = {"provider": provider, "team_id": team_id, "user_id": user_id}
+        return self._post("/identities/unlink", body)
+
     def keys(self) -> dict[str, Any]:
         """Return the public keys that have signed, as `{"keys": [...]}`."""
         return self._get("/keys")
