@@ -71,26 +71,27 @@ def pii_tags(classes: Mapping[str, Iterable[str]]) -> Facet:
 
 
 def column_lineage(
-    source: DatasetName, columns: Iterable[str], masked: Mapping[str, str] | None = None
+    source: DatasetName, columns: Mapping[str, str], masked: Mapping[str, str] | None = None
 ) -> Facet:
     """Return which column came from which: as it was, or masked as `masked` says of it.
 
-    `transformationType` is deprecated, and the only word of it that Marquez keeps in its graph.
+    `columns` has the columns of the source by those that were made of them. `transformationType` is
+    deprecated, and the only word of it that Marquez keeps in its graph.
     """
     masked = masked or {}
     place = {"namespace": source.namespace, "name": source.name}
     fields: dict[str, Any] = {}
-    for column in columns:
-        name = column_name(column)
-        how = masked.get(column)
+    for made, column in columns.items():
+        how = masked.get(made)
         if how is None:
             step = {"type": "DIRECT", "subtype": "IDENTITY", "masking": False}
-            fields[name] = {"transformationType": "IDENTITY"}
+            field: dict[str, Any] = {"transformationType": "IDENTITY"}
         else:
             told = clean(how)
             step = {"type": "DIRECT", "subtype": "TRANSFORMATION", "description": told, "masking": True}
-            fields[name] = {"transformationType": "MASKED", "transformationDescription": told}
-        fields[name]["inputFields"] = [{**place, "field": name, "transformations": [step]}]
+            field = {"transformationType": "MASKED", "transformationDescription": told}
+        field["inputFields"] = [{**place, "field": column_name(column), "transformations": [step]}]
+        fields[column_name(made)] = field
     return standard("1-2-0", "ColumnLineageDatasetFacet", fields=fields)
 
 

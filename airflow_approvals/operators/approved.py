@@ -11,6 +11,7 @@ from airflow.sdk import BaseOperator
 
 from airflow_approvals.core.errors import ApprovalsError, LostWriteError, ReceiptUsedError
 from airflow_approvals.hooks.approvals import ApprovalsHook, dataset_of
+from airflow_approvals.lineage.remembered import remember
 from airflow_approvals.operators.links import ApprovalRequestLink
 from airflow_approvals.operators.reports import evidence_of
 from airflow_approvals.operators.waiting import (
@@ -110,6 +111,23 @@ class ApprovedOperator(BaseOperator):
         Raises `LostWriteError` where that cannot be told and a second write would do harm.
         """
 
+    @abstractmethod
+    def lineage(self, *, succeeded: bool) -> Any:
+        """Return what Airflow's OpenLineage provider is told at the end of a run."""
+
+    # --- lineage ------------------------------------------------------------------------------------------
+
+    def get_openlineage_facets_on_start(self) -> Any:
+        from airflow_approvals.lineage.tasks import reading
+
+        return reading(self.source)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        return self.lineage(succeeded=str(task_instance.state) == "success")
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> Any:
+        return self.lineage(succeeded=False)
+
     # --- the way through the gate -------------------------------------------------------------------------
 
     def execute(self, context: Context) -> Any:
@@ -181,6 +199,7 @@ class ApprovedOperator(BaseOperator):
         request = self._find_unreported(context, hook)
         if request is None or is_held_by(request, hook.ti_id) or not self._is_for(request):
             return None
+        remember(self, request)
         try:
             written = self.find_written(request)
         except LostWriteError as lost:

@@ -79,6 +79,13 @@ class ApprovedExportOperator(ApprovedOperator):
         )
         return self._facts(used.request)
 
+    def lineage(self, *, succeeded: bool) -> Any:
+        from airflow_approvals.lineage.names import dataset_of
+        from airflow_approvals.lineage.tasks import written
+
+        change = "OVERWRITE" if self.overwrite else "CREATE"
+        return written(self, dataset_of(self.destination), succeeded=succeeded, change=change)
+
     def find_written(self, request: ApprovalRequest) -> dict[str, Any] | None:
         from airflow_approvals.staging.publish import verify_published
 

@@ -101,6 +101,11 @@ class ApprovalGateOperator(BaseOperator):
         with ApprovalsHook.of(context) as hook, refusals_are_final():
             return come_back(self, context, hook, event, on_denied=self.on_denied).id
 
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        from airflow_approvals.lineage.tasks import asked
+
+        return asked(self)
+
     def _action(self) -> Action:
         from airflow_approvals.core.model import Action
 

@@ -232,6 +232,14 @@ def gated_class(base: type[BaseOperator], fields: Mapping[str, Any], terms: Term
         go_on = partial(BaseOperator.resume_execution, self) if failed else super(cls, self).resume_execution
         return resume_own(self, context, lambda: go_on(next_method, next_kwargs, context), failed=failed)
 
+    def facets_on(moment: str) -> Callable[..., Any]:
+        def told(self: Any, *given: Any) -> Any:
+            from airflow_approvals.lineage.tasks import gated as lineage_of
+
+            return lineage_of(self, lambda name: getattr(super(cls, self), name, None), moment, *given)
+
+        return told
+
     namespace = {
         "__module__": base.__module__,
         "__qualname__": base.__qualname__,
@@ -244,6 +252,9 @@ def gated_class(base: type[BaseOperator], fields: Mapping[str, Any], terms: Term
         "execute": execute_gated,
         RESUME: approvals_resume,
         "resume_execution": resume_execution,
+        "get_openlineage_facets_on_start": facets_on("start"),
+        "get_openlineage_facets_on_complete": facets_on("complete"),
+        "get_openlineage_facets_on_failure": facets_on("failure"),
     }
     make_class: Any = type(base)  # Airflow's metaclass; no mixin, so that constructors stay as they are
     cls: type[BaseOperator] = make_class(base.__name__, (base,), namespace)

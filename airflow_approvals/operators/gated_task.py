@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_approvals.core.errors import NotApprovedError
 from airflow_approvals.core.gated_rules import is_for_destination
+from airflow_approvals.lineage.remembered import remember
 from airflow_approvals.operators.fingerprints import describe_task
 from airflow_approvals.operators.named_connections import connections_of
 from airflow_approvals.operators.waiting import (
@@ -83,6 +84,7 @@ def resume_own(task: Any, context: Context, go_on: Callable[[], Any], *, failed:
             request = hook.get_request(request_id) if request_id else None
             if request is not None and is_held_by(request, hook.ti_id):
                 held = request
+                remember(task, request)
             elif failed:
                 return go_on()
             else:

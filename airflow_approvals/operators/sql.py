@@ -93,6 +93,17 @@ class ApprovedSqlWriteOperator(ApprovedOperator):
         self.log.info("Wrote %d rows to %s (sha256 %s)", written.rows, self.destination, written.sha256)
         return self._facts(used.request, written)
 
+    def lineage(self, *, succeeded: bool) -> Any:
+        from airflow_approvals.lineage.tasks import table_of, written
+
+        return written(
+            self,
+            table_of(self.conn_id, self.table),
+            succeeded=succeeded,
+            change="OVERWRITE" if self.mode == "replace" else None,
+            renamed=self.column_names,
+        )
+
     def find_written(self, request: ApprovalRequest) -> dict[str, Any] | None:
         written = self._settle(request)
         return self._facts(request, written) if written else None

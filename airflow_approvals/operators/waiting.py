@@ -23,6 +23,7 @@ from airflow_approvals.core.errors import (
     ReceiptUsedError,
     RequestNotFoundError,
 )
+from airflow_approvals.lineage.remembered import remember
 from airflow_approvals.operators.links import REQUEST_ID_KEY
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ def go_on(
     """
     from airflow_approvals.core.model import State
 
+    remember(operator, request)
     if request.state in (State.APPROVED, State.REDEEMED):
         return request
     if request.state is State.PENDING:
