@@ -1,0 +1,268 @@
+"""One privileged action from its first to its last ledger entry, as it stood at the end of the period."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_approvals.evidence.reports import Pii, pii_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One vote that counted, or was set aside when the policy changed."""
+
+    voter: str
+    verdict: str
+    channel: str
+    at: str
+    reason: str
+    groups: tuple[str, ...]
+    is_own: bool  # by somebody who asked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """An attempt that was refused, and why."""
+
+    index: int
+    at: str
+    actor: str
+    attempt: str
+    kind: str  # the error's word
+    because: str
+
+
+@dataclass(kw_only=True)
+class Case:
+    """What the ledger says about one request."""
+
+    id: str
+    state: str = "pending"
+    opened_at: str = ""
+    opened_index: int = -1
+    requesters: tuple[str, ...] = ()
+    task: str = ""  # DAG, run and task; empty when a person asked by hand
+    kind: str = ""
+    source: str = ""
+    destination: str = ""
+    why: str = ""
+    policy: str = ""
+    policy_digest: str = ""
+    policy_digests: list[str] = field(default_factory=list)  # all it ever stood under
+    rows: int | None = None
+    size: int | None = None  # bytes
+    columns: int | None = None
+    digests: tuple[str, ...] = ()  # SHA-256 of the datasets
+    pii: Pii | None = None
+    answers: list[Answer] = field(default_factory=list)
+    set_aside: int = 0  # votes that did not count under a changed policy
+    questions: int = 0
+    reminders: int = 0
+    decided_at: str = ""
+    decided_because: str = ""
+    decision_index: int | None = None
+    decision_place: tuple[int, int] | None = None
+    receipt_sha256: str | None = None
+    granted: dict[str, Any] | None = None
+    glass: dict[str, Any] | None = None  # who broke it, why, from where
+    standing: dict[str, Any] | None = None
+    voided: str | None = None
+    drift: list[dict[str, str]] = field(default_factory=list)
+    redeemed_at: list[str] = field(default_factory=list)
+    published: bool | None = None  # None: no outcome was reported
+    published_digest: str | None = None
+    outcome_at: str = ""
+    outcome_detail: str = ""
+    lent: list[str] = field(default_factory=list)  # protected connections and variables
+    refusals: list[Refusal] = field(default_factory=list)
+    ended_at: str = ""
+    ended_because: str = ""
+    last_index: int = -1
+
+    @property
+    def was_approved(self) -> bool:
+        return self.receipt_sha256 is not None
+
+    @property
+    def own_approvals(self) -> list[Answer]:
+        """Approvals by those who asked: counted only where the policy allows it."""
+        return [answer for answer in self.answers if answer.is_own and answer.verdict == "approve"]
+
+    @property
+    def is_unused(self) -> bool:
+        """Approved, and nothing was ever done with it."""
+        return self.was_approved and self.standing is None and not self.redeemed_at
+
+    @property
+    def is_as_approved(self) -> bool:
+        """What was published is what was approved; a dataset is compared by its digest."""
+        return not self.digests or self.published_digest in self.digests
+
+    @property
+    def attempts_on_own(self) -> list[Refusal]:
+        """Refused tries of those who asked to approve it themselves."""
+        return [
+            refusal
+            for refusal in self.refusals
+            if refusal.actor in self.requesters and refusal.attempt in ("approve", "break-glass")
+        ]
+
+
+def case_of(request_id: str, entries: Iterable[dict[str, Any]]) -> Case:
+    """Return the case that the entries about one request, in order, make."""
+    case = Case(id=request_id)
+    for entry in entries:
+        kind = entry["kind"]
+        tell = _TELLERS.get(kind)
+        if tell is not None:  # kinds that are not known here are counted, and change no state
+            tell(case, entry, entry["data"])
+        case.last_index = entry["index"]
+    return case
+
+
+def refusal_of(entry: dict[str, Any]) -> Refusal:
+    """Return the refused attempt that an entry records."""
+    data = entry["data"]
+    return Refusal(
+        index=entry["index"],
+        at=entry["time"],
+        actor=entry["actor"],
+        attempt=str(data.get("attempt", "")),
+        kind=str(data.get("type", "")),
+        because=str(data.get("because", "")),
+    )
+
+
+def is_refusal(kind: str) -> bool:
+    """Return whether entries of `kind` record that somebody was turned away."""
+    return kind.endswith((".refused", ".denied", ".withheld")) and kind != "request.denied"
+
+
+_Teller = Callable[[Case, dict[str, Any], dict[str, Any]], None]
+
+
+def _opened(case: Case, entry: dict[str, Any], data: dict[str, Any]) -> None:
+    action, evidence, origin = data["action"], data["evidence"], data.get("origin")
+    case.opened_at, case.opened_index = entry["time"], entry["index"]
+    case.requesters = tuple(data["requesters"])
+    if origin:
+        mapped = f" [{origin['map_index']}]" if origin["map_index"] >= 0 else ""
+        case.task = f"{origin['dag_id']} · {origin['task_id']}{mapped} · {origin['run_id']}"
+    case.kind, case.why = action["kind"], action["justification"]
+    case.source, case.destination = action["source"] or "", action["destination"] or ""
+    _bound(case, data)
+    datasets = evidence["datasets"]
+    if datasets:
+        case.rows = sum(dataset["rows"] for dataset in datasets)
+        case.size = sum(dataset["size"] for dataset in datasets)
+        case.columns = sum(len(dataset["columns"]) for dataset in datasets)
+        case.digests = tuple(dataset["sha256"] for dataset in datasets)
+    case.pii = pii_of(evidence["pii"])
+    case.standing = data.get("standing")
+    case.voided, case.drift = data.get("voided"), data.get("drift", [])
+
+
+def _bound(case: Case, data: dict[str, Any]) -> None:
+    case.policy, case.policy_digest = data["policy"], data["policy_digest"]
+    case.policy_digests.append(case.policy_digest)
+
+
+def _rebound(case: Case, _: dict[str, Any], data: dict[str, Any]) -> None:
+    _bound(case, data)
+    case.set_aside += len(case.answers)
+    case.answers.clear()
+
+
+def _voted(case: Case, _: dict[str, Any], data: dict[str, Any]) -> None:
+    vote = data["vote"]
+    case.answers.append(
+        Answer(
+            voter=vote["voter"],
+            verdict=vote["verdict"],
+            channel=vote["channel"],
+            at=vote["cast_at"],
+            reason=vote["reason"],
+            groups=tuple(vote["groups"]),
+            is_own=vote["voter"] in case.requesters,
+        )
+    )
+
+
+def _asked(case: Case, _: dict[str, Any], __: dict[str, Any]) -> None:
+    case.questions += 1
+
+
+def _reminded(case: Case, _: dict[str, Any], __: dict[str, Any]) -> None:
+    case.reminders += 1
+
+
+def _approved(case: Case, entry: dict[str, Any], data: dict[str, Any]) -> None:
+    _decided(case, entry, data)
+    case.receipt_sha256 = data.get("receipt_sha256")
+    case.granted = data.get("granted")
+    case.decision_place = entry["place"]
+
+
+def _decided(case: Case, entry: dict[str, Any], data: dict[str, Any]) -> None:
+    case.state = entry["kind"].removeprefix("request.")
+    case.decided_at, case.decided_because = entry["time"], data.get("because", "")
+    case.decision_index = entry["index"]
+
+
+def _ended(case: Case, entry: dict[str, Any], data: dict[str, Any]) -> None:
+    """Take a state that its name tells: denied, expired or cancelled decide; revoked and lapsed end."""
+    if not case.decided_at:
+        _decided(case, entry, data)
+    else:
+        case.state = entry["kind"].removeprefix("request.")
+    case.ended_at, case.ended_because = entry["time"], data.get("because", "")
+
+
+def _glass_broken(case: Case, entry: dict[str, Any], data: dict[str, Any]) -> None:
+    case.glass = {
+        "by": entry["actor"],
+        "at": entry["time"],
+        **{name: data.get(name) for name in ("reason", "channel", "group")},
+    }
+
+
+def _redeemed(case: Case, entry: dict[str, Any], _: dict[str, Any]) -> None:
+    case.state = "redeemed"
+    case.redeemed_at.append(entry["time"])
+
+
+def _reported(case: Case, entry: dict[str, Any], data: dict[str, Any]) -> None:
+    outcome = data["outcome"]
+    case.published, case.published_digest = outcome["published"], outcome["digest"]
+    case.outcome_at, case.outcome_detail = entry["time"], outcome["detail"]
+    case.state = "completed" if case.published and case.is_as_approved else "failed"
+
+
+def _lent(case: Case, _: dict[str, Any], data: dict[str, Any]) -> None:
+    case.lent.append(str(data.get("name") or data.get("secret") or "a protected secret"))
+
+
+def _refused(case: Case, entry: dict[str, Any], _: dict[str, Any]) -> None:
+    case.refusals.append(refusal_of(entry))
+
+
+_TELLERS: dict[str, _Teller] = {
+    "request.opened": _opened,
+    "request.rebound": _rebound,
+    "request.reminded": _reminded,
+    "request.escalated": _reminded,
+    "vote.cast": _voted,
+    "question.asked": _asked,
+    "request.approved": _approved,
+    "glass.broken": _glass_broken,
+    "receipt.redeemed": _redeemed,
+    "outcome.reported": _reported,
+    "secret.lent": _lent,
+    "attempt.refused": _refused,
+    **{
+        f"request.{state}": _ended
+        for state in ("denied", "expired", "cancelled", "superseded", "revoked", "lapsed")
+    },
+}

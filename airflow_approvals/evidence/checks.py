@@ -1,0 +1,122 @@
+"""The checks of a package: one question each, answered from the summary of the period."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from airflow_approvals.core.export import LedgerReport
+from airflow_approvals.evidence.summary import Summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What one check found; `of` is how many there were to look at."""
+
+    name: str
+    title: str
+    holds: bool
+    found: int
+    of: int
+    told: str  # one sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Check:
+    title: str
+    count: Callable[[Summary, LedgerReport], tuple[int, int]]  # as it should be, of so many
+    told: str  # with {found}, {of} and {missing}
+
+
+def checked(summary: Summary, report: LedgerReport) -> tuple[Checked, ...]:
+    """Return what every check finds; one that had nothing to look at holds, and says so."""
+    return tuple(_answer(name, check, summary, report) for name, check in _CHECKS.items())
+
+
+def check_names() -> frozenset[str]:
+    """Return the names that controls.yaml may use."""
+    return frozenset(_CHECKS)
+
+
+def _answer(name: str, check: _Check, summary: Summary, report: LedgerReport) -> Checked:
+    found, of = check.count(summary, report)
+    told = check.told.format(found=f"{found:,}", of=f"{of:,}", missing=f"{of - found:,}")
+    if of == 0:
+        told = "Nothing of this kind happened in the period."
+    return Checked(name=name, title=check.title, holds=found == of, found=found, of=of, told=told)
+
+
+_CHECKS: dict[str, _Check] = {
+    "ledger_intact": _Check(
+        title="Is the ledger whole?",
+        count=lambda _, report: (report.entries, report.entries),
+        told="All {of} entries verified: none changed, missing or moved, under the signed head.",
+    ),
+    "entries_complete": _Check(
+        title="Does every entry say what, when, who and under which policy?",
+        count=lambda summary, _: (summary.cases - summary.incomplete, summary.cases),
+        told="{found} of {of} requests have action, time, requester or task, and policy on record.",
+    ),
+    "receipts_genuine": _Check(
+        title="Does every approval have a genuine receipt, proven to be in the ledger?",
+        count=lambda summary, _: (summary.receipts, summary.approvals),
+        told="{found} of {of} approvals have a receipt whose signature and ledger proof verify.",
+    ),
+    "approved_before_publish": _Check(
+        title="Was everything approved before it was published?",
+        count=lambda summary, _: (
+            summary.published - len(summary.notable["without_approval"]),
+            summary.published,
+        ),
+        told="{found} of {of} publications had an approval that was redeemed for them.",
+    ),
+    "published_as_approved": _Check(
+        title="Was exactly that published which was approved?",
+        count=lambda summary, _: (summary.published_as_approved, summary.published),
+        told="{found} of {of} publications have the digest that was approved.",
+    ),
+    "single_use": _Check(
+        title="Was every approval used at most once?",
+        count=lambda summary, _: (summary.used_once, summary.used_once + summary.used_more),
+        told="{found} of {of} used approvals were used once.",
+    ),
+    "separation_of_duties": _Check(
+        title="Did somebody else than the requester approve?",
+        count=lambda summary, _: (summary.approved_by_others, summary.approvals),
+        told="{found} of {of} approvals rest on others than those who asked; {missing} do not.",
+    ),
+    "emergencies_explained": _Check(
+        title="Does every emergency have a name and a reason?",
+        count=lambda summary, _: (
+            summary.grants["break_glass"] - summary.glass_without_reason,
+            summary.grants["break_glass"],
+        ),
+        told="{found} of {of} break-glass uses name a person and a reason; each is listed for review.",
+    ),
+    "refusals_recorded": _Check(
+        title="Are refused attempts on record?",
+        count=lambda summary, _: (
+            len(summary.notable["own_attempts"]) + len(summary.notable["denied_attempts"]),
+            summary.refusals,
+        ),
+        told="{found} of {of} refused attempts are listed with who tried what, and why it was refused.",
+    ),
+    "standing_founded": _Check(
+        title="Does every grant by a standing approval rest on one that people decided?",
+        count=lambda summary, _: (
+            summary.standing_grants - summary.standing_unfounded,
+            summary.standing_grants,
+        ),
+        told="{found} of {of} such grants name a standing approval that was voted on and was in force.",
+    ),
+    "policy_on_record": _Check(
+        title="Is every policy that applied on record?",
+        count=lambda summary, _: (summary.policy_known, summary.cases),
+        told="{found} of {of} requests stood under rules that the ledger holds word for word.",
+    ),
+    "masking_verified": _Check(
+        title="Where personal data was scanned for, was what left verified?",
+        count=lambda summary, _: (summary.pii_verified, summary.pii_published),
+        told="{found} of {of} publications with a PII report were verified after masking.",
+    ),
+}

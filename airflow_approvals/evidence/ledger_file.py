@@ -1,0 +1,137 @@
+"""A verified ledger export as something to look things up in, without holding it in memory.
+
+The export is read once; of each entry only its place in the file is kept, by request. What an entry says is
+read from the file when it is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+from airflow_approvals.core.errors import VerificationError
+from airflow_approvals.core.moments import rfc3339
+
+_BODY = 68  # where an entry begins in its line: after `["`, 64 hex digits, `",`
+_BUFFER = 1 << 20
+_END = re.compile(
+    rb',"index":(\d+),"kind":"([a-z_.]+)","request_id":(?:null|"([^"\\]*)"),"time":"([0-9T:.Z-]+)","v":1\}\]\n'
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Period:
+    """From `since` up to, and without, `until`."""
+
+    since: datetime
+    until: datetime
+
+    @property
+    def bounds(self) -> tuple[str, str]:
+        """The two ends as entries write their times: of one width, so they compare as text."""
+        return rfc3339(self.since), rfc3339(self.until)
+
+
+@dataclass(kw_only=True)
+class _Places:
+    """Where the entries about one request are, as offset and length in turn."""
+
+    at: array[int] = field(default_factory=lambda: array("Q"))
+    in_period: bool = False
+
+
+class LedgerFile:
+    """The entries of one export up to the end of a period; use it as a context manager.
+
+    The file must have been verified: what is found wrong here is an error, and no attempt is made to name it.
+    """
+
+    def __init__(self, path: Path, period: Period) -> None:
+        self.period = period
+        self.counts: Counter[str] = Counter()  # entries in the period, by kind
+        self.entries = 0  # in the whole file
+        self.first_time = self.last_time = ""  # of the whole file
+        self.digests = bytearray()  # leaf hashes of the whole file, 32 bytes each
+        self._requests: dict[bytes, _Places] = {}
+        self._others = array("Q")  # entries in the period that are about no request
+        self._before = array("Q")  # those before it
+        self._stream = path.open("rb", buffering=_BUFFER)
+
+    def __enter__(self) -> Self:
+        self._index()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def request_ids(self) -> Iterator[str]:
+        """Yield every request that something happened to in the period, in order of opening."""
+        return (name.decode() for name, places in self._requests.items() if places.in_period)
+
+    def entries_of(self, request_id: str) -> Iterator[dict[str, Any]]:
+        """Yield what happened to one request before the end of the period, in order."""
+        return self._read(self._requests[request_id.encode()].at)
+
+    def knows(self, request_id: str) -> bool:
+        """Return whether there is anything about this request before the end of the period."""
+        return request_id.encode() in self._requests
+
+    def other_entries(self) -> Iterator[dict[str, Any]]:
+        """Yield the entries of the period that are about no request, in order."""
+        return self._read(self._others)
+
+    def earlier_entries(self) -> Iterator[dict[str, Any]]:
+        """Yield the entries before the period that are about no request, in order."""
+        return self._read(self._before)
+
+    def body_at(self, offset: int, length: int) -> bytes:
+        """Return the body of an entry as it was hashed."""
+        return os.pread(self._stream.fileno(), length, offset)[_BODY:-2]
+
+    def _index(self) -> None:
+        since, until = (bound.encode() for bound in self.period.bounds)
+        offset, last = 0, b""
+        for line in self._stream:
+            start, offset = offset, offset + len(line)
+            if not line.startswith(b'["'):
+                continue
+            end = _END.fullmatch(line, line.rfind(b',"index":'))
+            if end is None:
+                raise VerificationError(f"entry {self.entries} has not the form of a ledger entry")
+            self.digests += bytes.fromhex(line[2:66].decode())
+            last = end[4]
+            if self.entries == 0:
+                self.first_time = last.decode()
+            self.entries += 1
+            if last < until:
+                self._keep(end, start, len(line), is_in_period=last >= since)
+        self.last_time = last.decode()
+
+    def _keep(self, end: re.Match[bytes], start: int, length: int, *, is_in_period: bool) -> None:
+        name = end[3]
+        if is_in_period:
+            self.counts[end[2].decode()] += 1
+        if name is None:
+            (self._others if is_in_period else self._before).extend((start, length))
+            return
+        places = self._requests.get(name)
+        if places is None:
+            places = self._requests[name] = _Places()
+        places.at.extend((start, length))
+        places.in_period = places.in_period or is_in_period
+
+    def _read(self, places: array[int]) -> Iterator[dict[str, Any]]:
+        handle = self._stream.fileno()
+        for place in range(0, len(places), 2):
+            line = os.pread(handle, places[place + 1], places[place])
+            entry: dict[str, Any] = json.loads(line[_BODY:-2])
+            entry["place"] = (places[place], places[place + 1])
+            yield entry

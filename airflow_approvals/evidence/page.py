@@ -1,0 +1,136 @@
+"""The report for people: one HTML page that holds all it needs, and prints."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from airflow_approvals.core.export import LedgerReport
+from airflow_approvals.core.signature import PublicKeys
+from airflow_approvals.evidence.cases import Case
+from airflow_approvals.evidence.checks import Checked
+from airflow_approvals.evidence.controls import holds, mapping
+from airflow_approvals.evidence.ledger_file import LedgerFile
+from airflow_approvals.evidence.summary import SECTIONS, Summary
+from airflow_approvals.evidence.words import moment, sentences, visible, when
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+class Page:
+    """Writes the actions as they come, and the page around them once everything is counted."""
+
+    def __init__(self) -> None:
+        environment = Environment(
+            loader=FileSystemLoader(_TEMPLATES),
+            autoescape=True,
+            undefined=StrictUndefined,
+            finalize=_visible,
+            keep_trailing_newline=True,
+        )
+        environment.filters["when"] = when
+        self._environment = environment
+        self._action = environment.get_template("action.html")
+        self._actions = tempfile.TemporaryFile("w+", encoding="utf-8", newline="")  # noqa: SIM115  # closed by __exit__
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        self._actions.close()
+
+    def write(self, case: Case) -> None:
+        """Add one action."""
+        self._actions.write(self._action.render(case=case, sentences=sentences(case)))
+
+    def finish(
+        self,
+        path: Path,
+        *,
+        summary: Summary,
+        ledger: LedgerFile,
+        report: LedgerReport,
+        checks: tuple[Checked, ...],
+        keys: PublicKeys,
+        made_at: datetime,
+        version: str,
+    ) -> None:
+        """Write the whole page to `path`."""
+        head = {
+            "style": Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8").strip()),  # noqa: S704  # our own file
+            "origin": report.origin,
+            "since": moment(ledger.period.since),
+            "until": moment(ledger.period.until),
+            "made_at": moment(made_at),
+            "version": version,
+            "report": report,
+            "figures": _figures(summary),
+            "in_words": _in_words(summary),
+            "checks": checks,
+            "frameworks": _frameworks(checks),
+            "lists": [
+                {"name": name, "title": title, "about": about, "found": summary.notable[name]}
+                for name, (title, about) in SECTIONS.items()
+            ],
+            "counts": sorted(ledger.counts.items()),
+            "total": ledger.counts.total(),
+            "cases": summary.cases,
+        }
+        self._actions.seek(0)
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            stream.writelines(self._environment.get_template("head.html").generate(head))
+            shutil.copyfileobj(self._actions, stream)
+            tail = {"cases": summary.cases, "keys": list(keys.values()), "head": report.head.note}
+            stream.writelines(self._environment.get_template("tail.html").generate(tail))
+
+
+def _visible(value: Any) -> Any:
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _figures(summary: Summary) -> list[tuple[str, str]]:
+    numbers = (
+        (summary.cases, "actions asked for or moved on"),
+        (summary.approvals, "approvals"),
+        (summary.states["denied"], "denied"),
+        (summary.published, "published"),
+        (summary.rows_published, "rows published"),
+        (summary.grants["break_glass"], "break-glass uses"),
+        (summary.standing_grants, "granted by a standing approval"),
+        (summary.refusals, "attempts refused"),
+    )
+    return [(f"{number:,}", label) for number, label in numbers]
+
+
+def _in_words(summary: Summary) -> str:
+    channels = ", ".join(f"{count:,} from {name}" for name, count in sorted(summary.channels.items()))
+    policies = ", ".join(f"{count:,} under {name}" for name, count in sorted(summary.policies.items()))
+    told = f"Answers: {channels or 'none'}. Actions by policy: {policies or 'none'}."
+    if summary.pii_published:
+        told += (
+            f" In what was published with a PII report, {summary.pii_before:,} cells had findings before "
+            f"masking and {summary.pii_after:,} after it."
+        )
+    return told
+
+
+def _frameworks(checks: tuple[Checked, ...]) -> list[dict[str, Any]]:
+    found = mapping()
+    return [
+        {
+            "title": framework.title,
+            "controls": [
+                (control, holds(control, checks)) for control in found.controls if control.framework == name
+            ],
+        }
+        for name, framework in found.frameworks.items()
+    ]

@@ -1,0 +1,236 @@
+"""What a period amounts to: counts, and everything in it that somebody should look at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_approvals.core.canonical import digest_of
+from airflow_approvals.evidence.cases import Case, Refusal, case_of, is_refusal, refusal_of
+from airflow_approvals.evidence.ledger_file import LedgerFile
+from airflow_approvals.evidence.reports import total
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notable:
+    """One thing to look at: when, which request (if any), who, and what, in a sentence."""
+
+    at: str
+    request_id: str
+    who: str
+    what: str
+
+
+SECTIONS: dict[str, tuple[str, str]] = {
+    "break_glass": ("Break-glass uses", "One person opened the gate alone in an emergency."),
+    "own_approvals": (
+        "Approvals by those who asked",
+        "Counted only where a policy says `self_approval: allowed`.",
+    ),
+    "own_attempts": ("Self-approval attempts", "Refused: those who asked tried to approve it themselves."),
+    "denied_attempts": ("Denied attempts", "Everything else that was refused, and why."),
+    "not_as_approved": (
+        "Published otherwise than approved",
+        "Reported by the write itself: other bytes, or nothing at all.",
+    ),
+    "without_approval": ("Published without an approval", "The gate should make this impossible."),
+    "unused": ("Unused and lapsed approvals", "Approved, and not used before the end of the period."),
+    "standing": ("Standing approvals", "Given for a number of days, used, ended or voided by drift."),
+    "policy_changes": ("Policy changes", "Each policy file that came into force, by digest."),
+    "keys": ("Signing keys", "Public keys that came into use."),
+    "identities": ("Linked identities", "Chat accounts that were linked to a person, or unlinked."),
+    "other": ("Other events", "Kinds of ledger entries that no other section tells about."),
+}
+"""Every list of the report, with its title and what it holds."""
+
+_ELSEWHERE = frozenset({"policy.loaded", "key.added", "identity.linked", "identity.unlinked"})
+
+
+@dataclass(kw_only=True)
+class Summary:
+    """Counts over all cases of a period; memory grows with what is notable, not with what is ordinary."""
+
+    cases: int = 0
+    approvals: int = 0  # with a decision in the period or before, on cases of the period
+    approved_by_others: int = 0
+    states: Counter[str] = field(default_factory=Counter)
+    channels: Counter[str] = field(default_factory=Counter)
+    policies: Counter[str] = field(default_factory=Counter)
+    grants: Counter[str] = field(default_factory=Counter)
+    published: int = 0
+    published_as_approved: int = 0
+    used_once: int = 0
+    used_more: int = 0
+    rows_published: int = 0
+    pii_before: int = 0
+    pii_after: int = 0
+    pii_published: int = 0  # published cases with a PII report
+    pii_verified: int = 0
+    refusals: int = 0
+    glass_without_reason: int = 0
+    standing_grants: int = 0
+    standing_unfounded: int = 0
+    policy_known: int = 0
+    policy_unknown: int = 0
+    receipts: int = 0  # verified
+    incomplete: int = 0  # cases that lack who, what, when or under which policy
+    notable: dict[str, list[Notable]] = field(default_factory=lambda: {name: [] for name in SECTIONS})
+    policy_digests: set[str] = field(default_factory=set)
+    _standings: dict[str, Case | None] = field(default_factory=dict)
+
+    def add(self, case: Case, ledger: LedgerFile) -> None:
+        """Count one case: where it stands at the end of the period, and what was done within it."""
+        since = ledger.period.bounds[0]
+        self.cases += 1
+        self.states[case.state] += 1
+        self.policies[case.policy] += 1
+        self.channels.update(answer.channel for answer in case.answers)
+        if case.decided_at >= since:
+            self._count_decision(case, ledger)
+        if case.redeemed_at and case.redeemed_at[-1] >= since:
+            self.used_once += len(case.redeemed_at) == 1
+            self.used_more += len(case.redeemed_at) > 1
+        if case.outcome_at >= since:
+            self._count_outcome(case)
+        for name, notable in _notables(case):
+            if notable.at >= since:
+                self.notable[name].append(notable)
+        self.refusals += sum(refusal.at >= since for refusal in case.refusals)
+        self.incomplete += not (
+            case.kind and case.opened_at and case.policy_digest and (case.task or case.requesters)
+        )
+        if set(case.policy_digests) <= self.policy_digests:
+            self.policy_known += 1
+        else:
+            self.policy_unknown += 1
+
+    def add_others(self, ledger: LedgerFile) -> None:
+        """Take what is about no request: policies, keys, identities, refusals of strangers."""
+        for entry in ledger.earlier_entries():
+            self._learn_policies(entry)
+        for entry in ledger.other_entries():
+            self._learn_policies(entry)
+            name, what = _told(entry)
+            if is_refusal(entry["kind"]):
+                self.refusals += 1
+            self.notable[name].append(Notable(at=entry["time"], request_id="", who=entry["actor"], what=what))
+
+    def _learn_policies(self, entry: dict[str, Any]) -> None:
+        if entry["kind"] == "policy.loaded":
+            self.policy_digests.update(digest_of(rule) for rule in entry["data"].get("rules", ()))
+
+    def _count_decision(self, case: Case, ledger: LedgerFile) -> None:
+        if not case.was_approved:
+            return
+        self.approvals += 1
+        self.approved_by_others += not case.own_approvals
+        if case.granted is None:
+            return
+        self.grants[case.granted["kind"]] += 1
+        if case.granted["kind"] == "standing":
+            self.standing_grants += 1
+            self.standing_unfounded += not self._is_founded(case, ledger)
+        elif not case.granted["reason"].strip() or case.glass is None:
+            self.glass_without_reason += 1
+
+    def _is_founded(self, case: Case, ledger: LedgerFile) -> bool:
+        """Return whether the standing approval that a grant names was in force, and is the very one."""
+        grant = case.granted or {}
+        name = grant["standing_id"] or ""
+        if name not in self._standings:
+            known = ledger.knows(name)
+            self._standings[name] = case_of(name, ledger.entries_of(name)) if known else None
+        standing = self._standings[name]
+        return (
+            standing is not None
+            and standing.standing is not None
+            and standing.receipt_sha256 == grant["standing_receipt_sha256"]
+            and standing.decided_at <= case.decided_at
+            and not (standing.ended_at and standing.ended_at < case.decided_at)
+        )
+
+    def _count_outcome(self, case: Case) -> None:
+        if not case.published:
+            return
+        self.published += 1
+        self.published_as_approved += case.is_as_approved
+        self.rows_published += case.rows or 0
+        if case.pii is not None:
+            self.pii_published += 1
+            self.pii_verified += case.pii.verified is True
+            self.pii_before += total(case.pii.before) or 0
+            self.pii_after += total(case.pii.after) or 0
+
+
+def _notables(case: Case) -> Iterator[tuple[str, Notable]]:
+    def notable(at: str, who: str, what: str) -> Notable:
+        return Notable(at=at, request_id=case.id, who=who, what=what)
+
+    if case.glass is not None:
+        told = f"{_doing(case)}; reason: {case.glass['reason']}; from {case.glass['channel']}"
+        yield "break_glass", notable(case.glass["at"], case.glass["by"], told)
+    for answer in case.own_approvals:
+        yield "own_approvals", notable(answer.at, answer.voter, f"{_doing(case)}, from {answer.channel}")
+    own = case.attempts_on_own
+    for refusal in case.refusals:
+        name = "own_attempts" if refusal in own else "denied_attempts"
+        yield name, notable(refusal.at, refusal.actor, _attempted(refusal))
+    if case.published is not None and not (case.published and case.is_as_approved):
+        told = case.outcome_detail or "other bytes than were approved"
+        yield "not_as_approved", notable(case.outcome_at, case.task or "a person", f"{_doing(case)}: {told}")
+    if case.published and not (case.was_approved and case.redeemed_at):
+        yield "without_approval", notable(case.outcome_at, case.task or "a person", _doing(case))
+    if case.is_unused:
+        state = case.state if case.state != "approved" else "still good"
+        yield (
+            "unused",
+            notable(case.ended_at or case.decided_at, ", ".join(_by(case)), f"{_doing(case)}: {state}"),
+        )
+    yield from (("standing", notable(*told)) for told in _standing(case))
+
+
+def _standing(case: Case) -> Iterator[tuple[str, str, str]]:
+    if case.standing is not None:
+        days, gate = case.standing["days"], f"{case.standing['dag_id']} · {case.standing['task_id']}"
+        ended = f"; {case.ended_because}" if case.ended_because else ""
+        told = f"asked for {days} days of {_doing(case)} by {gate}: {case.state}{ended}"
+        yield case.ended_at or case.opened_at, ", ".join(case.requesters), told
+    if case.granted is not None and case.granted["kind"] == "standing":
+        told = f"{_doing(case)}: approved by standing approval {case.granted['standing_id']}"
+        yield case.decided_at, ", ".join(case.granted["by"]), told
+    if case.voided is not None:
+        drift = "; ".join(f"{each['watched']}: {each['was']}, now {each['now']}" for each in case.drift)
+        yield case.opened_at, case.task, f"standing approval {case.voided} was voided by drift: {drift}"
+
+
+def _by(case: Case) -> tuple[str, ...]:
+    if case.granted is not None:
+        return tuple(case.granted["by"])
+    return tuple(answer.voter for answer in case.answers if answer.verdict == "approve")
+
+
+def _doing(case: Case) -> str:
+    rows = f" of {case.rows:,} rows" if case.rows is not None else ""
+    to = f" to {case.destination}" if case.destination else ""
+    return f"{case.kind}{rows}{to}"
+
+
+def _attempted(refusal: Refusal) -> str:
+    return f"{refusal.attempt or 'an attempt'}: {refusal.because or refusal.kind}"
+
+
+def _told(entry: dict[str, Any]) -> tuple[str, str]:
+    """Return which list an entry about no request belongs to, and what it says."""
+    kind, data = entry["kind"], entry["data"]
+    if is_refusal(kind):
+        return "denied_attempts", _attempted(refusal_of(entry))
+    if kind == "policy.loaded":
+        return "policy_changes", f"{len(data['policies'])} policies, digest {data['digest']}"
+    if kind == "key.added":
+        return "keys", f"key {data['keyid']}"
+    if kind in _ELSEWHERE:
+        word = kind.removeprefix("identity.")
+        return "identities", f"{word}: {data.get('provider')} account {data.get('user_id')}"
+    return "other", kind

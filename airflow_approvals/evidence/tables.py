@@ -1,0 +1,78 @@
+"""The same facts for spreadsheets: one row for each action, and one for each thing to look at."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TextIO
+
+from airflow_approvals.evidence.cases import Case
+from airflow_approvals.evidence.reports import total
+from airflow_approvals.evidence.summary import SECTIONS, Notable, Summary
+
+ACTION_COLUMNS = (
+    "request_id", "opened_at", "requesters", "task", "action", "source", "destination", "justification",
+    "rows", "bytes", "sha256", "policy", "policy_digest", "pii_before", "pii_after", "pii_verified",
+    "approved_by", "denied_by", "channels", "groups", "granted_by", "state", "decided_at", "decided_because",
+    "redeemed_at", "published", "published_sha256", "as_approved", "outcome_at", "ended_at", "ended_because",
+    "refused_attempts", "receipt_sha256", "ledger_index",
+)  # fmt: skip
+NOTABLE_COLUMNS = ("list", "at", "request_id", "who", "what")
+
+# A spreadsheet runs what begins like a formula; so a destination could act in an auditor's hands.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+class ActionTable:
+    """Writes actions.csv row by row."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._rows = csv.writer(stream, lineterminator="\n")
+        self._rows.writerow(ACTION_COLUMNS)
+
+    def write(self, case: Case) -> None:
+        self._rows.writerow(safe(value) for value in _values(case))
+
+
+def write_notables(path: Path, summary: Summary) -> None:
+    """Write exceptions.csv: every list of the report, a list without anything as one row that says so."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        rows = csv.writer(stream, lineterminator="\n")
+        rows.writerow(NOTABLE_COLUMNS)
+        for name in SECTIONS:
+            found = summary.notable[name] or [Notable(at="", request_id="", who="", what="none")]
+            rows.writerows(
+                [name, *map(safe, (each.at, each.request_id, each.who, each.what))] for each in found
+            )
+
+
+def safe(value: object) -> object:
+    """Return text that no spreadsheet takes for a formula; other values as they are."""
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return f"'{value}"
+    return value
+
+
+def _values(case: Case) -> Iterable[object]:
+    said = [(answer.voter, answer.verdict) for answer in case.answers]
+    pii = case.pii
+    yield from (case.id, case.opened_at, _joined(case.requesters), case.task, case.kind, case.source)
+    yield from (case.destination, case.why, case.rows, case.size, _joined(case.digests), case.policy)
+    yield case.policy_digest
+    yield from (total(pii.before), total(pii.after), pii.verified) if pii else (None, None, None)
+    yield _joined(voter for voter, verdict in said if verdict == "approve")
+    yield _joined(voter for voter, verdict in said if verdict == "deny")
+    yield _joined(dict.fromkeys(answer.channel for answer in case.answers))
+    yield _joined(dict.fromkeys(group for answer in case.answers for group in answer.groups))
+    yield f"{case.granted['kind']}: {_joined(case.granted['by'])}" if case.granted else ""
+    yield from (case.state, case.decided_at, case.decided_because)
+    yield _joined(case.redeemed_at)
+    yield from (case.published, case.published_digest)
+    yield case.is_as_approved if case.published else None
+    yield from (case.outcome_at, case.ended_at, case.ended_because)
+    yield from (len(case.refusals), case.receipt_sha256, case.decision_index)
+
+
+def _joined(values: Iterable[str]) -> str:
+    return "; ".join(values)

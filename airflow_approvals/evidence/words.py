@@ -1,0 +1,132 @@
+"""How facts are written for people: times, sizes, counts, and one case in plain English."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from datetime import datetime
+
+from airflow_approvals.core.moments import rfc3339
+from airflow_approvals.evidence.cases import Answer, Case
+from airflow_approvals.evidence.reports import Pii, total
+
+_SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB")
+_VERBS = {
+    "export": "export",
+    "write": "write",
+    "delete": "delete",
+    "grant": "grant access",
+    "rotate_key": "rotate a key",
+}
+_UNSEEN = {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"}
+
+
+def visible(text: str) -> str:
+    """Return `text` with every invisible character spelled out: nothing may repaint what an auditor reads."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        char if unicodedata.category(char) not in _UNSEEN else f"[U+{ord(char):04X}]" for char in text
+    )
+
+
+def when(time: str) -> str:
+    """Return a time of an entry to the second: `2026-01-31 08:15:00 UTC`."""
+    return f"{time[:10]} {time[11:19]} UTC" if time else ""
+
+
+def moment(time: datetime) -> str:
+    """Return an aware time the same way."""
+    return when(rfc3339(time))
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for people."""
+    amount = float(count)
+    for unit in _SIZES:
+        if amount < 1024 or unit == _SIZES[-1]:
+            return f"{count:,} bytes" if unit == "bytes" else f"{amount:,.1f} {unit}"
+        amount /= 1024
+    return f"{count:,} bytes"
+
+
+def sentences(case: Case) -> Iterator[str]:
+    """Yield what happened in one case, in order, one sentence each."""
+    yield _asked(case)
+    yield from _pii(case.pii)
+    for answer in case.answers:
+        yield _answered(answer)
+    if case.set_aside:
+        yield f"{case.set_aside} earlier answers were set aside, because the policy changed."
+    if case.glass is not None:
+        yield (
+            f"Break glass: {case.glass['by']} of {case.glass['group']} granted it alone, from "
+            f"{case.glass['channel']}, saying: {case.glass['reason']}"
+        )
+    elif case.granted is not None:
+        yield (
+            f"No prompt was needed: standing approval {case.granted['standing_id']}, on the votes of "
+            f"{', '.join(case.granted['by'])}."
+        )
+    yield from _end(case)
+
+
+def asked_by(case: Case) -> str:
+    """Return who stands behind a case."""
+    return ", ".join(case.requesters) or "nobody known"
+
+
+def pii_cell(pii: Pii | None, *, after: bool) -> str:
+    """Return the cells with findings before or after masking, for one cell of a table."""
+    if pii is None:
+        return "not scanned"
+    counts = pii.after if after else pii.before
+    if counts is None:
+        return "not told"
+    named = ", ".join(f"{name} {count:,}" for name, count in counts)
+    return f"{total(counts):,}" + (f" ({named})" if named else "")
+
+
+def _asked(case: Case) -> str:
+    verb = _VERBS.get(case.kind, case.kind)
+    what = f" {case.rows:,} rows ({size(case.size or 0)})" if case.rows is not None else ""
+    source = f" from {case.source}" if case.source else ""
+    to = f" to {case.destination}" if case.destination else ""
+    task = f", by the task {case.task}," if case.task else ""
+    asked = "asked for a standing approval to" if case.standing else "asked to"
+    days = f", for {case.standing['days']} days" if case.standing else ""
+    return f"{asked_by(case)}{task} {asked} {verb}{what}{source}{to}{days}."
+
+
+def _pii(pii: Pii | None) -> Iterator[str]:
+    if pii is None:
+        yield "No report on personal data was given."
+        return
+    if pii.before is not None:
+        yield f"Personal data found before masking: {pii_cell(pii, after=False)} cells."
+    if pii.after is not None:
+        yield f"After masking: {pii_cell(pii, after=True)} cells."
+    if pii.verified is not None:
+        yield "Masking was verified." if pii.verified else "Masking was not verified: values were left."
+
+
+def _answered(answer: Answer) -> str:
+    groups = f" ({', '.join(answer.groups)})" if answer.groups else ""
+    verb = "approved" if answer.verdict == "approve" else "denied"
+    own = ", their own request, as the policy allows" if answer.is_own else ""
+    reason = f", saying: {answer.reason}" if answer.reason else "."
+    return f"{answer.voter}{groups} {verb} it{own} from {answer.channel} on {when(answer.at)}{reason}"
+
+
+def _end(case: Case) -> Iterator[str]:
+    if case.redeemed_at:
+        yield f"The approval was used on {when(case.redeemed_at[0])}."
+    for name in case.lent:
+        yield f"The protected secret {name} was lent for it."
+    if case.published:
+        same = "exactly the approved bytes" if case.is_as_approved else "OTHER bytes than were approved"
+        yield f"Published {same if case.digests else 'as reported'} on {when(case.outcome_at)}."
+    elif case.published is not None:
+        yield f"Nothing was published: {case.outcome_detail or 'the task reported a failure'}."
+    if case.ended_at:
+        yield f"It ended {case.state} on {when(case.ended_at)}: {case.ended_because or case.state}."
