@@ -79,7 +79,6 @@ def card_of(message: Message, facts: tuple[tuple[str, str], ...]) -> Json:
             *(_fact(label, value) for label, value in facts),
         ],
         "actions": [{"type": "Action.OpenUrl", "title": message.call_to_action, "url": message.link}],
-        "msteams": {"width": "Full"},
     }
 
 
