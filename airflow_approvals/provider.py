@@ -23,10 +23,13 @@ def get_provider_info() -> dict[str, Any]:
                 "airflow_approvals.operators.gate",
                 "airflow_approvals.operators.export",
                 "airflow_approvals.operators.sql",
+                "airflow_approvals.operators.pii",
+                "airflow_approvals.operators.pii_decrypt",
             )
         ],
         "sensors": [_modules("airflow_approvals.sensors.approval")],
         "triggers": [_modules("airflow_approvals.triggers.approval")],
+        "task-decorators": [{"class-name": "airflow_approvals.operators.pii_task.pii_task", "name": "pii"}],
         "hooks": [_modules("airflow_approvals.hooks.approvals")],
         "extra-links": ["airflow_approvals.operators.links.ApprovalRequestLink"],
         "db-managers": ["airflow_approvals.store.manager.ApprovalsDBManager"],

@@ -84,11 +84,6 @@ class PiiOperator(BaseOperator):
         self.scan = scan
         self.report = report
 
-    def _pace(self) -> Pace:
-        from airflow_approvals.pii.pace import Pace
-
-        return Pace(lambda standing: self.log.info("%s", standing.words))
-
 
 class PiiScanOperator(PiiOperator):
     """Finds personal data in every cell of a staged dataset, and says what and where: counts, never values.
@@ -121,7 +116,8 @@ class PiiScanOperator(PiiOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_on_pii(on_pii, masked)
+        check_on_pii(on_pii)
+        check_masked(on_pii, masked)
         self.on_pii = on_pii
         self.masked = masked
         self.plan = plan
@@ -131,39 +127,8 @@ class PiiScanOperator(PiiOperator):
         self.domain = domain
 
     def execute(self, context: Context) -> dict[str, Any]:
-        from airflow_approvals.pii import steps
-
         with refusals_are_final():
-            scanner = steps.scanner_of(self.scan)
-            source = steps.Staged(uri=self.source, conn_id=self.source_conn_id, format=self.format)
-            scanned = steps.scan(source, scanner, report=self.report, pace=self._pace())
-            if self.on_pii == "fail":
-                steps.check_clean(scanned)
-            if self.masked is None:
-                self._say(scanned)
-                return facts_of_scan(scanned)
-            keys = key_ring(conn_id=self.keys_conn_id, key_file=self.key_file)
-            wanted = plan_source(self)
-            made = steps.mask(source, self.masked, wanted, keys, scanner, pace=self._pace())
-            verified = steps.verify(
-                source,
-                steps.Staged(uri=self.masked, format=self.format),
-                made.plan,
-                scanner,
-                keys=keys,
-                scan_report=scanned.report,
-                pace=self._pace(),
-            )
-            return {"masked": self.masked, **facts_of_verification(verified)}
-
-    def _say(self, scanned: Written) -> None:
-        found = scanned.report
-        if found["residual"]:
-            self.log.warning(
-                "%s: personal data in %d columns: %s", self.source, len(found["columns"]), found["entities"]
-            )
-        else:
-            self.log.info("%s: no personal data found", self.source)
+            return scan_and_act(self, self.source, conn_id=self.source_conn_id, format=self.format)
 
 
 class PiiMaskOperator(PiiOperator):
@@ -214,7 +179,7 @@ class PiiMaskOperator(PiiOperator):
                 key_ring(conn_id=self.keys_conn_id, key_file=self.key_file),
                 steps.scanner_of(self.scan),
                 report=self.report,
-                pace=self._pace(),
+                pace=_pace(self),
             )
         if made.resumed_parts:
             self.log.info("%d parts had been finished by an earlier try", made.resumed_parts)
@@ -269,22 +234,68 @@ class PiiVerifyOperator(PiiOperator):
             verified = steps.verify(
                 steps.Staged(uri=self.source, conn_id=self.source_conn_id, format=self.format),
                 steps.Staged(uri=self.masked, conn_id=self.masked_conn_id, format=self.format),
-                steps.read_planned(self.masked, plan_source(self)),
+                steps.read_planned(plan_source(self)),
                 steps.scanner_of(self.scan),
                 keys=key_ring(conn_id=self.keys_conn_id, key_file=self.key_file) if has_keys else None,
                 scan_report=read_report(self.scan_report),
                 report=self.report,
-                pace=self._pace(),
+                pace=_pace(self),
             )
         return facts_of_verification(verified)
 
 
-def check_on_pii(on_pii: str, masked: str | None) -> None:
-    """Raise `ValueError` for anything but the three ways, and where only one of two says to mask."""
+def check_on_pii(on_pii: str) -> None:
+    """Raise `ValueError` for anything but the three ways."""
     if on_pii not in ON_PII:
         raise ValueError(f"on_pii: expected one of {', '.join(ON_PII)}, found {on_pii!r}")
+
+
+def check_masked(on_pii: str, masked: str | None) -> None:
+    """Raise `ValueError` where only one of two arguments says to mask a staged dataset."""
     if (on_pii == "mask") != (masked is not None):
         raise ValueError("on_pii='mask' and masked= belong together: name the dataset that is made")
+
+
+def scan_and_act(
+    task: Any, uri: str, *, conn_id: str | None = None, format: str | None = None
+) -> dict[str, Any]:
+    """Scan the dataset at `uri`, do about it what the arguments of `task` say, and return the facts."""
+    from airflow_approvals.pii import steps
+
+    scanner, pace = steps.scanner_of(task.scan), _pace(task)
+    source = steps.Staged(uri=uri, conn_id=conn_id, format=format)
+    scanned = steps.scan(source, scanner, report=task.report, pace=pace)
+    if task.on_pii == "fail":
+        steps.check_clean(scanned)
+    if task.masked is None:
+        _say(task, uri, scanned)
+        return facts_of_scan(scanned)
+    keys = key_ring(conn_id=task.keys_conn_id, key_file=task.key_file)
+    made = steps.mask(source, task.masked, plan_source(task), keys, scanner, pace=pace)
+    verified = steps.verify(
+        source,
+        steps.Staged(uri=task.masked, format=format),
+        made.plan,
+        scanner,
+        keys=keys,
+        scan_report=scanned.report,
+        pace=pace,
+    )
+    return {"masked": task.masked, **facts_of_verification(verified)}
+
+
+def _say(task: Any, uri: str, scanned: Written) -> None:
+    found = scanned.report
+    if found["residual"]:
+        task.log.warning("%s: personal data in %d columns: %s", uri, len(found["columns"]), found["entities"])
+    else:
+        task.log.info("%s: no personal data found", uri)
+
+
+def _pace(task: Any) -> Pace:
+    from airflow_approvals.pii.pace import Pace
+
+    return Pace(lambda standing: task.log.info("%s", standing.words))
 
 
 @contextmanager

@@ -21,7 +21,8 @@ from airflow_approvals.core.errors import DestinationError, InvalidRequestError,
 from airflow_approvals.core.model import from_json, to_json
 from airflow_approvals.core.pii_reports import DATASET
 from airflow_approvals.pii.masking.datasets import MaskReport
-from airflow_approvals.pii.masking.rules import LEAST_SCORE
+from airflow_approvals.pii.masking.rules import LEAST_SCORE, MaskingRules, Treatment
+from airflow_approvals.pii.plan import MaskingPlan
 from airflow_approvals.pii.report import ColumnReport, EntityReport, ScanReport
 from airflow_approvals.pii.scan_datasets import DatasetScan
 from airflow_approvals.pii.verify_report import VerifyReport
@@ -95,21 +96,22 @@ def report_of_masking(made: MaskReport, *, plan_digest: str) -> Report:
     return {DATASET: told.pop("sha256"), "plan_digest": plan_digest, **told}
 
 
-def report_of_verification(verified: VerifyReport, *, plan_digest: str, scan: Report | None) -> Report:
+def report_of_verification(verified: VerifyReport, plan: MaskingPlan, *, scan: Report | None) -> Report:
     """Return the proof that masking holds, or what is left, beside the scan of the source.
 
     Raise `ReportMismatchError` where `scan` is about another source.
     """
-    report = {**verified.to_evidence(), "plan_digest": plan_digest}
+    report = {**verified.to_evidence(), "plan_digest": plan.digest}
     before = scan_in(scan, verified.source_sha256)
     if before is None:
         return report
-    left = _left(before, verified)
+    after = _after(before, verified, plan.rules())
     return {
         **report,
+        "left_by_plan": [column.column for column in after.columns if _is_strong(column)],
         "engine_digest": before.engine_digest,
         "before": to_json(before),
-        "after": to_json(left),
+        "after": to_json(_with_leaks(after, verified)),
     }
 
 
@@ -129,15 +131,28 @@ def scan_in(report: Mapping[str, Any] | None, source_sha256: str | None) -> Scan
         raise refusal from None
 
 
-def _left(before: ScanReport, verified: VerifyReport) -> ScanReport:
-    """Return what the verification found left, by column, over the cells that were scanned."""
+def _after(before: ScanReport, verified: VerifyReport, rules: MaskingRules) -> ScanReport:
+    """Return what the plan lets stay: columns that it leaves alone, and types that it leaves in a text."""
+    columns = []
+    for column in before.columns:
+        rule = rules.by_column.get(column.column)
+        if rule is None or rule.treatment is Treatment.LEAVE:
+            columns.append(column)
+        elif rule.treatment is not Treatment.DROP:
+            kept = tuple(one for one in column.entities if one.entity_type in rule.leave_entities)
+            columns.append(_with_entities(column, kept))
+    return replace(before, mode="verification", columns=tuple(columns), checked_cells=0)
+
+
+def _with_leaks(after: ScanReport, verified: VerifyReport) -> ScanReport:
+    """Return what stays, and what the verification found left beside it."""
     counts: dict[str, dict[str, int]] = {}
     for leak in verified.leaks:
         entities = counts.setdefault(leak.column, {})
         # One cell can be noticed in several ways.
         entities[leak.entity_type] = max(entities.get(leak.entity_type, 0), leak.count)
-    known = {column.column for column in before.columns}
-    more = tuple(
+    known = {column.column for column in after.columns}
+    more = (
         ColumnReport(
             column=name,
             type="",
@@ -150,14 +165,13 @@ def _left(before: ScanReport, verified: VerifyReport) -> ScanReport:
         for name in counts
         if name not in known
     )
-    columns = tuple(
-        _column_left(column, counts.get(column.column, {})) for column in (*before.columns, *more)
-    )
-    return replace(before, mode="verification", columns=columns, findings=verified.residual, checked_cells=0)
+    columns = tuple(_with_counts(column, counts.get(column.column, {})) for column in (*after.columns, *more))
+    findings = sum(entity.findings for column in columns for entity in column.entities)
+    return replace(after, columns=columns, findings=findings)
 
 
-def _column_left(column: ColumnReport, entities: dict[str, int]) -> ColumnReport:
-    found = tuple(
+def _with_counts(column: ColumnReport, counts: dict[str, int]) -> ColumnReport:
+    left = [
         EntityReport(
             entity_type=entity,
             findings=count,
@@ -166,7 +180,16 @@ def _column_left(column: ColumnReport, entities: dict[str, int]) -> ColumnReport
             score_min=1.0,
             score_max=1.0,
         )
-        for entity, count in sorted(entities.items())
-    )
-    most = max((entity.cells for entity in found), default=0)
-    return replace(column, cells_with_findings=most, entities=found)
+        for entity, count in sorted(counts.items())
+    ]
+    stays = [entity for entity in column.entities if entity.entity_type not in counts]
+    return _with_entities(column, (*stays, *left))
+
+
+def _with_entities(column: ColumnReport, entities: tuple[EntityReport, ...]) -> ColumnReport:
+    most = max((entity.cells for entity in entities), default=0)
+    return replace(column, cells_with_findings=most, entities=entities)
+
+
+def _is_strong(column: ColumnReport) -> bool:
+    return any(entity.score_max >= LEAST_SCORE for entity in column.entities)

@@ -31,6 +31,7 @@ from airflow_approvals.pii.scan_by_parts import scan_by_parts
 from airflow_approvals.pii.scan_datasets import plan_dataset
 from airflow_approvals.pii.scanner import Scanner
 from airflow_approvals.pii.verify_datasets import verify_masked
+from airflow_approvals.staging.locations import local_path
 
 SCAN, MASK, VERIFY, PLAN = ".pii-scan.json", ".pii-mask.json", ".pii.json", ".plan.yaml"
 """What is added to the dataset's name for the files beside it."""
@@ -54,6 +55,14 @@ class PlanSource:
     operators: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
     otherwise: str | Mapping[str, Any] = "replace"
     domain: str = "default"
+
+    def by_entity(self) -> dict[str, Operator]:
+        """Return the operators of a plan that is drawn up."""
+        return {entity: operator_of(word, self.domain) for entity, word in self.operators.items()}
+
+    def for_others(self) -> Operator:
+        """Return the operator for all other types."""
+        return operator_of(self.otherwise, self.domain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +154,7 @@ def verify(
         format=source.format,
         pace=pace,
     )
-    made = report_of_verification(found, plan_digest=plan.digest, scan=scan_report)
-    written = write_report(path, made)
+    written = write_report(path, report_of_verification(found, plan, scan=scan_report))
     found.check()
     return written
 
@@ -173,18 +181,16 @@ def operator_of(word: str | Mapping[str, Any], domain: str) -> Operator:
     return found
 
 
-def read_planned(masked_uri: str, wanted: PlanSource) -> MaskingPlan:
+def read_planned(wanted: PlanSource) -> MaskingPlan:
     """Return the plan of a file; `InvalidRequestError` where none is named."""
-    if wanted.file is None:
-        raise InvalidRequestError("plan: expected the file of the plan that the data was masked by")
-    return read_plan(place_beside(masked_uri, PLAN, wanted.file), pinned=wanted.digest)
+    return read_plan(_plan_file(wanted), pinned=wanted.digest)
 
 
 def _planned(
     source: Staged, masked_uri: str, wanted: PlanSource, scanner: Scanner
 ) -> tuple[MaskingPlan, Path]:
     if wanted.file is not None:
-        return read_planned(masked_uri, wanted), place_beside(masked_uri, PLAN, wanted.file)
+        return read_planned(wanted), _plan_file(wanted)
     if wanted.digest is not None:
         raise InvalidRequestError("plan_digest: expected the file of the plan that it pins; give plan, too")
     path = place_beside(masked_uri, PLAN)
@@ -193,9 +199,18 @@ def _planned(
         scanner,
         conn_id=source.conn_id,
         format=source.format,
-        operators={entity: operator_of(word, wanted.domain) for entity, word in wanted.operators.items()},
-        otherwise=operator_of(wanted.otherwise, wanted.domain),
+        operators=wanted.by_entity(),
+        otherwise=wanted.for_others(),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_plan(plan, path)
     return plan, path
+
+
+def _plan_file(wanted: PlanSource) -> Path:
+    path = local_path(wanted.file) if wanted.file else None
+    if path is None:
+        raise InvalidRequestError(
+            f"plan: expected the local path of a masking plan that all workers see, found {wanted.file!r}"
+        )
+    return path
