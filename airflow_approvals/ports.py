@@ -75,6 +75,15 @@ class StoredIdempotencyKey:
     body_sha256: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoredReceipt:
+    """The receipt of one approval, and the ledger index of its decision."""
+
+    seq: int  # order of arrival of its request
+    index: int
+    envelope: dict[str, Any]
+
+
 class Transaction(Protocol):
     """One all-or-nothing change: what it writes and its ledger entries are committed together."""
 
@@ -139,6 +148,9 @@ class Store(Protocol):
 
     def checkpoints_after(self, size: int, *, limit: int) -> Sequence[tuple[int, str]]:
         """Return size and note of the checkpoints kept for more than `size` entries, in order."""
+
+    def receipts_after(self, seq: int, *, limit: int) -> Sequence[StoredReceipt]:
+        """Return the receipts of requests whose order of arrival is beyond `seq` (0: from the first)."""
 
     def ledger_size(self) -> int: ...
 

@@ -206,6 +206,25 @@ class ApprovalsClient:
         """Yield the ledger export in chunks as it comes; for members of `admins` and `auditors`."""
         return self._caller.stream("/ledger/export")
 
+    def receipts(self, *, first: int, last: int) -> Iterator[bytes]:
+        """Yield the receipts of the decisions at these ledger indexes, as lines of JSON, in chunks."""
+        return self._caller.stream(f"/ledger/receipts?first={first}&last={last}")
+
+    def open_standing(
+        self, request_id: str, *, days: int, source: str | None = None, destination: str | None = None
+    ) -> tuple[ApprovalRequest, bool]:
+        """Ask that an approval shall stand; the second value is whether it was not asked before."""
+        body = {"days": days, "source": source, "destination": destination}
+        wire = self._caller.call("POST", path_of(request_id, "standing"), body=body, again=True)
+        return _request(wire.body), wire.status == 201
+
+    def break_glass(
+        self, request_id: str, *, reason: str, revision: int, channel: str = "api"
+    ) -> ApprovalRequest:
+        """Approve alone, at once; for members of the policy's `break_glass` group."""
+        body = {"reason": reason, "revision": revision, "channel": channel}
+        return _request(self._post(path_of(request_id, "break-glass"), body))
+
     def health(self) -> dict[str, Any]:
         return self._get("/health")
 

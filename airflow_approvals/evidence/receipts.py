@@ -23,7 +23,7 @@ _HASH = 32
 class Envelopes:
     """Receipts in a file, found by the ledger index of their decision; each line is a bundle.
 
-    `{"envelope": …, "ledger": {"index": N}}` of it is enough. Nothing is trusted before `write` has verified it.
+    `{"envelope": …, "ledger": {"index": N}}` is enough of it. Nothing is trusted before it is verified.
     """
 
     def __init__(self, path: Path) -> None:

@@ -27,7 +27,14 @@ from airflow_approvals.core.errors import (
     RequestNotFoundError,
 )
 from airflow_approvals.core.model import ApprovalRequest, StandingTerms, State, from_json, to_json
-from airflow_approvals.ports import Page, RequestFilter, StoredIdempotencyKey, TaskSlot, Visibility
+from airflow_approvals.ports import (
+    Page,
+    RequestFilter,
+    StoredIdempotencyKey,
+    StoredReceipt,
+    TaskSlot,
+    Visibility,
+)
 from airflow_approvals.store.tables import (
     CALLER_LENGTH,
     KEY_LENGTH,
@@ -149,6 +156,18 @@ def list_requests(connection: Connection, wanted: RequestFilter) -> Page:
     return Page(
         requests=tuple(from_json(ApprovalRequest, document) for document in rows.scalars()), total=total or 0
     )
+
+
+def receipts_after(connection: Connection, seq: int, *, limit: int) -> Sequence[StoredReceipt]:
+    """Return at most `limit` receipts in the order in which their requests came."""
+    envelope, index = requests.c.document["receipt"], requests.c.document["decision_index"].as_integer()
+    rows = connection.execute(
+        select(requests.c.seq, index.label("index"), envelope.label("envelope"))
+        .where(requests.c.seq > seq, envelope["payload"].as_string().is_not(None))
+        .order_by(requests.c.seq)
+        .limit(limit)
+    ).mappings()
+    return [StoredReceipt(**row) for row in rows]
 
 
 def find_idempotency_key(connection: Connection, caller: str, key: str) -> StoredIdempotencyKey | None:

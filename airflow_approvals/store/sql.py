@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from airflow_approvals.core.model import ApprovalRequest, Entry, EntryDraft, StandingTerms, State
-from airflow_approvals.ports import Page, RequestFilter, StoredIdempotencyKey, TaskSlot
+from airflow_approvals.ports import Page, RequestFilter, StoredIdempotencyKey, StoredReceipt, TaskSlot
 from airflow_approvals.store import ledger, requests
 from airflow_approvals.store.engine import Database, open_engine
 
@@ -106,6 +106,10 @@ class SqlStore:
     def checkpoints_after(self, size: int, *, limit: int) -> Sequence[tuple[int, str]]:
         with self._database.reading() as connection:
             return ledger.checkpoints_after(connection, size, limit=limit)
+
+    def receipts_after(self, seq: int, *, limit: int) -> Sequence[StoredReceipt]:
+        with self._database.reading() as connection:
+            return requests.receipts_after(connection, seq, limit=limit)
 
     def ledger_size(self) -> int:
         with self._database.reading() as connection:

@@ -27,11 +27,13 @@ from airflow_approvals.web.callers import (
 from airflow_approvals.web.ledger import bundle_of
 from airflow_approvals.web.schemas import (
     AnswerBody,
+    BreakGlassBody,
     OpeningBody,
     OutcomeBody,
     QuestionBody,
     ReasonBody,
     RedeemBody,
+    StandingBody,
     VoteBody,
 )
 from airflow_approvals.web.views import RequestId, request_view
@@ -176,6 +178,46 @@ async def revoke(call: ThisCall, request_id: RequestId, body: ReasonBody) -> JSO
         lambda: call.backend.service.revoke(user.person, request_id, reason=body.reason, now=now())
     )
     return _changed(call, revoked)
+
+
+@router.post("/requests/{request_id}/standing", status_code=201, responses={200: {"model": ApprovalRequest}})
+async def open_standing(call: ThisCall, request_id: RequestId, body: StandingBody) -> JSONResponse:
+    """Ask that the approval of this request shall stand for some days; votes decide."""
+    async with call.refusals_recorded("standing", request_id):
+        user = the_user(call.caller)
+        await call.seen(request_id)
+    opened = await call.backend.run(
+        lambda: call.backend.service.open_standing(
+            user.person,
+            request_id,
+            days=body.days,
+            source=body.source,
+            destination=body.destination,
+            new_id=new_id(),
+            now=now(),
+        )
+    )
+    call.backend.events.wake()
+    return JSONResponse(request_view(opened.request), status_code=201 if opened.created else 200)
+
+
+@router.post("/requests/{request_id}/break-glass")
+async def break_glass(call: ThisCall, request_id: RequestId, body: BreakGlassBody) -> JSONResponse:
+    """Approve alone and at once, as a member of the policy's `break_glass` group, with a reason."""
+    async with call.refusals_recorded("break-glass", request_id):
+        user = the_user(call.caller)
+        await call.seen(request_id)
+    granted = await call.backend.run(
+        lambda: call.backend.service.break_glass(
+            user.person,
+            request_id,
+            reason=body.reason,
+            revision=body.revision,
+            channel=body.channel,
+            now=now(),
+        )
+    )
+    return _changed(call, granted)
 
 
 @router.post("/requests/{request_id}/redeem")

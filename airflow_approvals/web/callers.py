@@ -133,4 +133,5 @@ def _policies_of(person: Person, policy_file: PolicyFile | None) -> tuple[str, .
         policy.name
         for policy in policy_file.policies
         if progress.approver_groups(policy_file, policy, person)
+        or (policy.break_glass and policy.break_glass.group in progress.groups_of(policy_file, person))
     )

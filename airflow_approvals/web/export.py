@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Iterator
 
+from airflow_approvals.core.canonical import canonical_json
 from airflow_approvals.core.export import write_export
 from airflow_approvals.core.signature import by_keyid, public_key_from_json
 from airflow_approvals.ports import Store
@@ -43,6 +44,18 @@ def export_chunks(service: Service, head: str) -> Iterator[bytes]:
         yield from chunks.read_all()
     finally:
         chunks.stopped.set()
+
+
+def receipt_lines(service: Service, *, first: int, last: int) -> Iterator[bytes]:
+    """Yield the receipts of the decisions at ledger indexes `first` to `last`, one line of JSON each."""
+    seq = 0
+    while rows := service.store.receipts_after(seq, limit=_PAGE):
+        wanted = (row for row in rows if first <= row.index <= last)
+        yield b"".join(
+            canonical_json({"envelope": row.envelope, "ledger": {"index": row.index}}) + b"\n"
+            for row in wanted
+        )
+        seq = rows[-1].seq
 
 
 class _ReaderGoneError(Exception):

@@ -21,7 +21,7 @@ from airflow_approvals.web.auth import AuthenticatedRoute
 from airflow_approvals.web.backend import now
 from airflow_approvals.web.callers import check_auditor, policy_file_or_none, the_user, visibility_of
 from airflow_approvals.web.events import MAX_ENTRIES, event_of
-from airflow_approvals.web.export import export_chunks
+from airflow_approvals.web.export import export_chunks, receipt_lines
 from airflow_approvals.web.ledger import bundle_of, ensure_checkpoint, public_keys
 from airflow_approvals.web.schemas import ExplainBody
 from airflow_approvals.web.views import RequestId, brief_view, progress_view, request_view
@@ -129,6 +129,20 @@ async def export(call: ThisCall) -> StreamingResponse:
         lambda: ensure_checkpoint(call.backend.service, call.backend.settings.ledger_origin, now=now())
     )
     return StreamingResponse(export_chunks(call.backend.service, head[1]), media_type="application/jsonl")
+
+
+@router.get("/ledger/receipts")
+async def receipts(
+    call: ThisCall,
+    first: Annotated[int, Query(ge=0, le=1 << 62)] = 0,
+    last: Annotated[int, Query(ge=0, le=1 << 62)] = 1 << 62,
+) -> StreamingResponse:
+    """Stream the receipts of the decisions at these ledger indexes; for `admins` and `auditors`."""
+    async with call.refusals_recorded("export"):
+        user = the_user(call.caller)
+        await call.backend.run(lambda: check_auditor(user, call.backend.service.policies.current()))
+    lines = receipt_lines(call.backend.service, first=first, last=last)
+    return StreamingResponse(lines, media_type="application/jsonl")
 
 
 @router.get("/keys")

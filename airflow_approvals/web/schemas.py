@@ -95,6 +95,22 @@ class ReasonBody(Body):
     reason: Text = ""
 
 
+class StandingBody(Body):
+    """For how long an approval shall answer later runs, and where they may read and write instead."""
+
+    days: Annotated[int, Field(ge=1, le=365)]
+    source: Annotated[str | None, Field(max_length=4096)] = None
+    destination: Annotated[str | None, Field(max_length=4096)] = None
+
+
+class BreakGlassBody(Body):
+    """Why one person grants alone what they saw at `revision`."""
+
+    reason: Text
+    revision: Annotated[int, Field(ge=1)]
+    channel: Literal[Channel.API, Channel.CLI, Channel.PAGE] = Channel.API
+
+
 class RedeemBody(Body):
     """Which task instance uses the receipt up, for what."""
 
