@@ -71,7 +71,7 @@ TEXTS: dict[tuple[str, str], tuple[str, int]] = {  # the text objects: type, len
 CHILDREN: dict[tuple[str, str], tuple[set[str], int]] = {
     ("actions", "elements"): ({"button"}, 25),
     ("rich_text", "elements"): ({"rich_text_section"}, 100),
-    ("rich_text_section", "elements"): ({"text", "link", "date"}, 1000),
+    ("rich_text_section", "elements"): ({"text", "link", "date", "usergroup"}, 1000),
 }
 MESSAGE_BLOCKS = {"header", "section", "actions", "rich_text", "divider"}
 MODAL_BLOCKS = MESSAGE_BLOCKS | {"input"}
