@@ -20,6 +20,7 @@ from demo.embedded import DemoError, EmbeddedAirflow
 from demo.places import CHECKOUT, Places, prepare
 from demo.promises.subjects import attack_while_running, inspect_after_the_end, new_board, surroundings
 from demo.screen import console
+from demo.slack import DemoSlack, slack_beside
 from demo.walk import walk
 
 ROLES = {"engineer": "user", "alice": "viewer", "bob": "viewer"}
@@ -40,8 +41,9 @@ def main() -> int:
 
 def _by_hand() -> int:
     try:
-        with _airflow(prepare(tuple(ROLES)), ROLES) as airflow:
-            _walk_and_stay(airflow)
+        with slack_beside() as slack, _airflow(prepare(tuple(ROLES)), ROLES, env=slack.env) as airflow:
+            slack.attach(airflow.url)
+            _walk_and_stay(airflow, slack)
     except KeyboardInterrupt:
         console.print()
     except (DemoError, ApprovalsError) as error:
@@ -51,9 +53,9 @@ def _by_hand() -> int:
     return 0
 
 
-def _walk_and_stay(airflow: EmbeddedAirflow) -> None:
+def _walk_and_stay(airflow: EmbeddedAirflow, slack: DemoSlack) -> None:
     try:
-        walk(Stage(airflow))
+        walk(Stage(airflow), slack)
         console.print(f"\nAirflow stays at {airflow.url}/approvals/ until you press Ctrl-C.")
         while True:
             airflow.check_alive()

@@ -18,6 +18,8 @@ groups:
   data-stewards: {{users: [alice, bob, engineer]}}   # engineer too: the requester is barred all the same
   security: {{users: [bob]}}
   auditors: {{users: [alice]}}                       # may export the ledger
+channels:
+  data-approvals: {{kind: slack, conn_id: slack_demo, channel: C0DATA}}
 policies:
   - name: customer-export
     match:
@@ -29,6 +31,7 @@ policies:
     require_reason: on_deny
     expires_after: 4h
     receipt_valid_for: 30m
+    notify: [data-approvals]
 """
 
 

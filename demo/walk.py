@@ -13,6 +13,7 @@ from airflow_approvals.core.model import ApprovalRequest, State
 from demo.calls import Stage, verify_offline
 from demo.places import CHECKOUT
 from demo.screen import console, rule, show
+from demo.slack import ACCOUNTS, DemoSlack
 
 DAG_ID = "customer_export"
 RUN_ID = "demo"
@@ -22,14 +23,16 @@ COMMAND = ".venv/bin/airflow-approvals"
 APPROVED = (State.APPROVED, State.REDEEMED, State.COMPLETED, State.FAILED)
 
 
-def walk(stage: Stage) -> None:
+def walk(stage: Stage, slack: DemoSlack) -> None:
     """Trigger the export, say how to answer, wait, and show the outcome with its proof."""
+    for user in ("alice", "engineer"):
+        slack.link(stage, user)
     stage.trigger(DAG_ID, RUN_ID, {"batch": BATCH})
     console.print(
         f"engineer triggered [bold]{DAG_ID}[/]: it stages 5,000 customers and asks for approval ..."
     )
     request = stage.wait_for(lambda: stage.request_of(RUN_ID), "the request")
-    _say_how_to_answer(stage, request)
+    _say_how_to_answer(stage, request, slack)
     decided = stage.wait_for(lambda: _if_decided(stage), "somebody's answer", seconds=WAIT_HOURS * 3600)
     console.print(Text(f"\n{decided.decided_because}", style="bold"))
     console.print(f"the export {'goes on' if decided.state in APPROVED else 'ends'} within seconds ...")
@@ -51,7 +54,7 @@ def _if_over(stage: Stage) -> str | None:
     return state if state in ("success", "failed", "skipped") else None
 
 
-def _say_how_to_answer(stage: Stage, request: ApprovalRequest) -> None:
+def _say_how_to_answer(stage: Stage, request: ApprovalRequest, slack: DemoSlack) -> None:
     rule("waiting for somebody other than engineer")
     show(stage.command("show", request.id, user="alice").stdout)
     rule("your answer")
@@ -59,6 +62,8 @@ def _say_how_to_answer(stage: Stage, request: ApprovalRequest) -> None:
     show(
         f"Log in as alice, password {stage.passwords['alice']}, in a browser:\n\n"
         f"  {stage.airflow.url}/approvals/requests/{request.id}\n\n"
+        "or in Slack (a fake one, of this demo), where you are alice and may be anybody:\n\n"
+        f"  {slack.url}/?user={ACCOUNTS['alice']}\n\n"
         "or in a second terminal, in this folder (the password is asked for):\n\n"
         f"  {answer.format('approve')}\n"
         f"  {answer.format('deny')} -r 'not now'\n\n"
