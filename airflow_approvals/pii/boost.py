@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +43,9 @@ class ContextBoost:
         self._lemmas = PossibleLemmas(nlp)
         self._whole_word = enhancer.context_matching_mode == "whole_word"
         self._bits = {group: 1 << place for place, group in enumerate(dict.fromkeys(groups))}
-        every = sorted({word.lower() for group in self._bits for word in group})
-        self._any_word = re.compile("|".join(map(re.escape, every)) or "(?!)")
+        every = {word.lower() for group in self._bits for word in group}
+        self._any_word = _any_of(every)
+        self._any_stem = _any_of(stem for word in every for stem in _stems(word, self._lemmas.endings))
         self._seen_by = lru_cache(REMEMBERED_WORDS)(self._groups_that_see)
         self._is_surely_keyword = lru_cache(REMEMBERED_WORDS)(self._must_be_keyword)
         self._is_surely_none = lru_cache(REMEMBERED_WORDS)(self._cannot_be_keyword)
@@ -102,6 +103,8 @@ class ContextBoost:
 
     def _groups_that_see(self, text: str) -> int:
         """Return, as bits, the groups of words of which one is in a lemma that this word could have."""
+        if self._lemmas.are_regular(text) and not self._any_stem.search(text.lower()):
+            return 0
         lemmas = [lemma.lower() for lemma in self._lemmas.of(text)]
         if not any(self._any_word.search(lemma) for lemma in lemmas):
             return 0
@@ -136,9 +139,13 @@ class ContextBoost:
 class Surroundings:
     """The words of one text."""
 
-    def __init__(self, doc: Doc) -> None:
-        self.texts = [token.text for token in doc]
-        self._ends = [token.idx + len(token) for token in doc]
+    def __init__(self, text: str, doc: Doc) -> None:
+        from spacy.attrs import IDS  # type: ignore[import-not-found]  # compiled, without stubs
+
+        # Asked of the document as a whole: a Python object for each token would cost more than all the rest.
+        starts, lengths = doc.to_array([IDS["IDX"], IDS["LENGTH"]]).astype("int64").T
+        self._ends = (starts + lengths).tolist()
+        self.texts = [text[start:end] for start, end in zip(starts.tolist(), self._ends, strict=True)]
         self.seen_by: list[int] | None = None  # bits of `ContextBoost`, by token
         # Keywords are also split at colons: a stop word may come to be one after all.
         self.pieces = {piece for text in self.texts if ":" in text for piece in text.lower().split(":")}
@@ -170,7 +177,16 @@ class PossibleLemmas:
             )
         )
         self._ruled = _RuledLemmas(nlp)
+        self.endings = {new.lower() for rules in self._rules.values() for _, new in rules}
+        self._irregular = {
+            nlp.vocab.strings.as_string(form) for forms in self._exceptions.values() for form in forms
+        }
         self.of = lru_cache(REMEMBERED_WORDS)(self._of)
+
+    def are_regular(self, text: str) -> bool:
+        """Tell whether every lemma of a word is itself, or what the rules make of its end."""
+        lower = text.lower()
+        return lower not in self._irregular and not self._ruled.of(lower)
 
     def _of(self, text: str) -> tuple[str, ...]:
         """Return them all, for whatever part of speech the word may be."""
@@ -203,6 +219,21 @@ class PossibleLemmas:
             if form not in forms:
                 forms.insert(0, form)
         return (forms or unheard_of or [text])[0]
+
+
+def _stems(word: str, endings: Iterable[str]) -> Iterator[str]:
+    """Yield what another word must hold so that it can hold this one after its end was replaced."""
+    yield word
+    for ending in endings:
+        if word in ending:
+            yield ""
+        for shared in range(1, min(len(ending), len(word)) + 1):
+            if word.endswith(ending[:shared]):
+                yield word[:-shared]
+
+
+def _any_of(pieces: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, sorted(set(pieces)))) or "(?!)")
 
 
 def has_known_lemmas(nlp: Language) -> bool:

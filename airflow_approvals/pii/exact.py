@@ -116,7 +116,9 @@ class ExactEngine:
             if words := self._words[number]:
                 boosted: bool | None = by_column[number]
                 if not boosted:
-                    around = around or Surroundings(doc if doc is not None else self._nlp.make_doc(text))
+                    around = around or Surroundings(
+                        text, doc if doc is not None else self._nlp.make_doc(text)
+                    )
                     boosted = self._boost.by_text(words, around, span.start)
                 if boosted is None:
                     return None

@@ -13,6 +13,7 @@ spacy/ml/{parser_model.pyx,_precomputable_affine.py}, spacy/tokens/doc.pyx (`set
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +48,9 @@ class SentenceStarts:
 
     def __init__(self, weights: _Weights) -> None:
         self._weights = weights
+        self._kept = np.empty(
+            0, np.float32
+        )  # the last table's memory: to get it anew takes half as long again
 
     @classmethod
     def of(cls, parser: Any) -> SentenceStarts | None:
@@ -114,7 +118,10 @@ class SentenceStarts:
         weights = self._weights
         narrow = vectors @ weights.narrow
         narrow += weights.narrow_bias
-        table = np.empty((FEATURES, len(narrow) + 1, weights.lower.shape[2]), np.float32)
+        shape = FEATURES, len(narrow) + 1, weights.lower.shape[2]
+        if self._kept.size < math.prod(shape):
+            self._kept = np.empty(shape, np.float32).reshape(-1)
+        table = self._kept[: math.prod(shape)].reshape(shape)
         for feature in range(FEATURES):
             np.matmul(narrow, weights.lower[feature], out=table[feature, :-1])
         table[:, -1] = weights.padding
