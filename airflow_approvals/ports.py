@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -133,6 +133,9 @@ class Store(Protocol):
     def get_request(self, request_id: str) -> ApprovalRequest: ...
 
     def list_requests(self, wanted: RequestFilter) -> Page: ...
+
+    def visible_among(self, ids: Collection[str], viewer: Visibility) -> frozenset[str]:
+        """Return those of `ids` that are of requests which `viewer` may see."""
 
     def entries_after(self, index: int, *, limit: int) -> Sequence[Entry]:
         """Return entries with an index greater than `index` (-1: from the first), in order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -168,6 +168,17 @@ def receipts_after(connection: Connection, seq: int, *, limit: int) -> Sequence[
         .limit(limit)
     ).mappings()
     return [StoredReceipt(**row) for row in rows]
+
+
+def visible_among(connection: Connection, ids: Collection[str], viewer: Visibility) -> frozenset[str]:
+    """Return those of `ids` that are of requests which `viewer` may see."""
+    found: set[str] = set()
+    listed = sorted(ids)
+    for start in range(0, len(listed), MAX_PAGE):
+        part = listed[start : start + MAX_PAGE]
+        query = select(requests.c.id).where(requests.c.id.in_(part), _visible_to(viewer))
+        found.update(connection.execute(query).scalars())
+    return frozenset(found)
 
 
 def find_idempotency_key(connection: Connection, caller: str, key: str) -> StoredIdempotencyKey | None:

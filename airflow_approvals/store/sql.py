@@ -8,7 +8,7 @@ other: slot, then request, then the ledger's head.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,14 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from airflow_approvals.core.model import ApprovalRequest, Entry, EntryDraft, StandingTerms, State
-from airflow_approvals.ports import Page, RequestFilter, StoredIdempotencyKey, StoredReceipt, TaskSlot
+from airflow_approvals.ports import (
+    Page,
+    RequestFilter,
+    StoredIdempotencyKey,
+    StoredReceipt,
+    TaskSlot,
+    Visibility,
+)
 from airflow_approvals.store import ledger, requests
 from airflow_approvals.store.engine import Database, open_engine
 
@@ -86,6 +93,10 @@ class SqlStore:
     def list_requests(self, wanted: RequestFilter) -> Page:
         with self._database.reading() as connection:
             return requests.list_requests(connection, wanted)
+
+    def visible_among(self, ids: Collection[str], viewer: Visibility) -> frozenset[str]:
+        with self._database.reading() as connection:
+            return requests.visible_among(connection, ids, viewer)
 
     def entries_after(self, index: int, *, limit: int) -> Sequence[Entry]:
         with self._database.reading() as connection:

@@ -16,6 +16,7 @@ from airflow_approvals.core.identity import person_named
 from airflow_approvals.core.model import ApprovalRequest, State, to_json
 from airflow_approvals.core.policy_explain import explain
 from airflow_approvals.ports import RequestFilter
+from airflow_approvals.service import Service
 from airflow_approvals.web.api import Call, ThisCall
 from airflow_approvals.web.auth import AuthenticatedRoute
 from airflow_approvals.web.backend import now
@@ -80,6 +81,8 @@ async def events(
 ) -> JSONResponse:
     """Return what happened after ledger index `after`; hold the call until something has, or `wait` is over.
 
+    A person is told of requests that they may see, and of what concerns none; a worker of all of them.
+
     `next` smaller than `after` says that the ledger is shorter than the caller knew it: it was restored.
     """
     hub, deadline = call.backend.events, time.monotonic() + wait
@@ -89,9 +92,13 @@ async def events(
             ticket = hub.ticket(after)
             found = await call.backend.run(_entries, call, after)
             left = deadline - time.monotonic()
-            if found["entries"] or found["next"] != after or left <= 0 or hung_up.done():
+            if found["entries"] or found["next"] < after or left <= 0 or hung_up.done():
                 hub.give_back(ticket)
                 return JSONResponse(found)
+            if found["next"] > after:  # nothing of it is the caller's business
+                hub.give_back(ticket)
+                after = found["next"]
+                continue
             await hub.wait(ticket, left, hung_up=hung_up)
     finally:
         hung_up.cancel()
@@ -186,18 +193,24 @@ def _list(call: Call, wanted: RequestFilter, brief: bool) -> dict[str, Any]:
     service = call.backend.service
     visible = visibility_of(call.users, call.caller, policy_file_or_none(service.policies))
     page = service.store.list_requests(replace(wanted, visible_to=visible))
-    view = brief_view if brief else request_view
-    return {"requests": [view(request) for request in page.requests], "total": page.total}
+    if brief:
+        told = [brief_view(request) for request in page.requests]
+    else:
+        told = [{**request_view(each), "progress": _progress(service, each)} for each in page.requests]
+    return {"requests": told, "total": page.total}
+
+
+def _progress(service: Service, request: ApprovalRequest) -> dict[str, Any] | None:
+    if policy_file_or_none(service.policies) is None:
+        return None
+    return progress_view(service.progress_of(request))
 
 
 def _detail(call: Call, request: ApprovalRequest) -> dict[str, Any]:
     service = call.backend.service
-    progress = None
-    if policy_file_or_none(service.policies) is not None:
-        progress = service.progress_of(request)
     return {
         **request_view(request),
-        "progress": progress_view(progress),
+        "progress": _progress(service, request),
         "receipt": bundle_of(service, request, call.backend.settings.ledger_origin, now=now()),
     }
 
@@ -211,7 +224,19 @@ def _entries(call: Call, after: int) -> dict[str, Any]:
     store = call.backend.service.store
     entries = store.entries_after(after, limit=MAX_ENTRIES)
     last = entries[-1].index if entries else min(after, store.ledger_size() - 1)
-    return {"entries": [event_of(entry) for entry in entries], "next": last}
+    return {"entries": _visible(call, [event_of(entry) for entry in entries]), "next": last}
+
+
+def _visible(call: Call, told: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    ids = {each["request_id"] for each in told} - {None}
+    if not ids:
+        return told
+    service = call.backend.service
+    viewer = visibility_of(call.users, call.caller, policy_file_or_none(service.policies))
+    if viewer is None:
+        return told
+    seen = service.store.visible_among(ids, viewer)
+    return [each for each in told if each["request_id"] is None or each["request_id"] in seen]
 
 
 def _proof(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+import httpx
 import pytest
 
 from airflow_approvals.core.errors import InvalidRequestError, NotAllowedError
@@ -28,6 +29,43 @@ def test_an_event_tells_which_request_moved_where_and_nothing_else(shared: Site)
         ]
         assert all(set(entry) == {"index", "kind", "request_id", "state"} for entry in told)
         assert alice.events().entries == reader.events().entries
+
+
+def test_people_are_told_of_what_they_may_see_only(site: Site) -> None:
+    request_id = opened(site, "hidden")
+    with site.person("mallory") as mallory, site.person("engineer") as engineer:
+        end = engineer.events().next
+        assert [entry["request_id"] for entry in engineer.events().entries if entry["request_id"]] == [
+            request_id
+        ]
+        page = mallory.events()
+        assert [entry for entry in page.entries if entry["request_id"]] == []
+        assert page.next == end
+        held = time.monotonic()
+        waiting = threading.Timer(0.3, opened, (site, "hidden too"))
+        waiting.start()
+        page = mallory.events(after=end, wait=1.5)
+        waiting.join()
+        assert page.entries == ()
+        assert page.next > end
+        assert time.monotonic() - held > 1.4  # what is not theirs does not even wake them
+        with site.worker(site.add_task(dag_id="open", run_id="seen")) as worker:
+            seen = worker.open_request(an_opening("seen"))[0].id
+        site.users.readers_of["open"] = {"mallory"}
+        assert [entry["request_id"] for entry in mallory.events(after=page.next).entries] == [seen]
+
+
+def test_the_list_says_how_far_each_request_is(site: Site) -> None:
+    with site.person("engineer") as engineer, site.person("alice") as alice:
+        opening = an_opening("listed", folder="secret/")
+        request = engineer.open_request(opening, idempotency_key="listed")[0]
+        alice.vote(request.id, "approve", revision=1)
+    answer = httpx.get(
+        f"{site.base_url}/approvals/api/v1/requests", headers={"Authorization": "Bearer login-carol"}
+    )
+    (listed,) = answer.json()["requests"]
+    assert listed["progress"]["missing"] == "1 of 2: data-stewards done, security missing"
+    assert "receipt" not in listed
 
 
 def test_a_call_is_held_until_something_happens(shared: Site) -> None:
