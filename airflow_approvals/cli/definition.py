@@ -50,7 +50,8 @@ def _runner(function: str) -> Callable[[Namespace], None]:
         from airflow_approvals.settings import read_settings
 
         # Here Airflow's configuration is at hand; the other script has options and the environment only.
-        args.configured_url = read_settings().service_url
+        settings = read_settings()
+        args.configured_url, args.configured_policy = settings.service_url, settings.policy_file
         sys.exit(run_command(function, args))
 
     return run

@@ -256,6 +256,29 @@ COMMANDS: tuple[Command | Group, ...] = (
         ),
     ),
     Command(
+        name="reconcile",
+        help="Hold what Marquez says has moved against the approvals of the ledger",
+        function="airflow_approvals.cli.reconciling:run",
+        options=(
+            Option(("--marquez",), "Marquez's API (MARQUEZ_URL; http://localhost:5000)", {"metavar": "URL"}),
+            Option(("--since",), "from this day or time on, in UTC unless it says otherwise"),
+            Option(("--until",), "up to this one, without it"),
+            Option(
+                ("--policy",),
+                "policy file: the destinations that it names are gated",
+                {"metavar": "FILE"},
+            ),
+            Option(
+                ("--destination",),
+                "a gated destination instead, as in a policy's match; may be given more than once",
+                {"action": "append", "default": [], "metavar": "GLOB"},
+            ),
+            Option(("--ledger",), "a ledger export; the server's ledger unless given", {"metavar": "FILE"}),
+            _KEY,
+            *_SERVER,
+        ),
+    ),
+    Command(
         name="verify",
         help="Verify a receipt or a ledger export offline, with the public key alone",
         function="airflow_approvals.cli.ledgers:verify_offline",

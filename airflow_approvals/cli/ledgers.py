@@ -26,12 +26,12 @@ from airflow_approvals.core.moments import rfc3339
 def export(args: Namespace) -> int:
     """Write the server's ledger to a file, or to standard output."""
     if args.file == "-":
-        _fetch(args, sys.stdout.buffer)
+        fetch(args, sys.stdout.buffer)
         return Exit.OK
     draft = Path(f"{args.file}.part")
     try:
         with draft.open("wb") as stream:
-            size = _fetch(args, stream)
+            size = fetch(args, stream)
         draft.replace(args.file)  # half an export must not look like a whole one
     finally:
         draft.unlink(missing_ok=True)
@@ -48,7 +48,7 @@ def verify(args: Namespace) -> int:
     if args.file:
         return _told(args, [verify_ledger_at(Path(args.file), keys, checkpoints=checkpoints)])
     with tempfile.NamedTemporaryFile(prefix="ledger-", suffix=".jsonl") as stream:
-        _fetch(args, stream)
+        fetch(args, stream)
         stream.flush()
         return _told(args, [verify_ledger_at(Path(stream.name), keys, checkpoints=checkpoints)])
 
@@ -64,7 +64,8 @@ def verify_offline(args: Namespace) -> int:
     return _told(args, verified)
 
 
-def _fetch(args: Namespace, stream: BinaryIO | Any) -> int:
+def fetch(args: Namespace, stream: BinaryIO | Any) -> int:
+    """Write the server's ledger to `stream`, and return how many bytes it is."""
     # Only the commands that ask a server need what it takes to ask one.
     from airflow_approvals.cli.session import connect
 
