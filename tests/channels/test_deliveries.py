@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from airflow_approvals.core.errors import ConfigurationError
 from airflow_approvals.core.model import ApprovalRequest, Channel, Person, State, Verdict
 from airflow_approvals.wiring import check_deliveries
 from tests.channels.site import POLICY, SlackSite
+from tests.fake_slack.people import down
 from tests.fake_slack.server import create_fake_app
 from tests.fake_slack.workspace import TEAM
 from tests.web.site import an_opening, serving, utc_now
@@ -186,3 +187,35 @@ def test_slack_that_does_not_answer_is_tried_again(site: SlackSite, monkeypatch:
         workspace.team_id(now=utc_now())
     assert not caught.value.refused
     assert TEAM not in str(caught.value)
+
+
+def test_slack_that_is_down_for_five_minutes_gets_every_prompt_once_within_five_more(site: SlackSite) -> None:
+    began = utc_now()
+    before, during = opened(site, "before"), opened(site, "during")
+    with down(site.slack):
+        elapsed = _driven(site, since=began, at=timedelta(0), until=timedelta(minutes=5))
+        with_vote = site.service.cast_vote(
+            Person("alice"),
+            before.id,
+            Verdict.APPROVE,
+            reason="",
+            revision=1,
+            channel=Channel.PAGE,
+            now=began + elapsed,
+        )
+        assert with_vote.state is State.APPROVED  # nobody had to wait
+    site.channels.deliveries.plan(now=began + elapsed)
+    _driven(site, since=began, at=elapsed, until=timedelta(minutes=10))
+    assert site.channels.deliveries.outbox.dead_letters() == []
+    assert len(site.prompts(during)) == 1
+    assert site.prompts(before) == []  # decided before anybody was asked there
+    assert site.slack.calls == ["chat.postMessage"]
+
+
+def _driven(site: SlackSite, *, since: datetime, at: timedelta, until: timedelta) -> timedelta:
+    """Let the loop run on a clock of its own, a second a step; return how late it is then."""
+    while at < until:
+        while site.channels.deliveries.deliver_one(now=since + at, lease=f"lease-{at}"):
+            pass
+        at += timedelta(seconds=1)
+    return at

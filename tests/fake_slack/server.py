@@ -27,13 +27,15 @@ def create_fake_app(slack: FakeSlack) -> FastAPI:
 def _add_web_api(app: FastAPI, slack: FakeSlack) -> None:
     @app.post("/api/{method}")
     async def _call(method: str, request: Request) -> Response:
+        body = await request.body()
         while method in slack.held:
             await asyncio.sleep(0.02)
+            if await request.is_disconnected():
+                return Response(status_code=499)  # nobody is there any more, and nothing is done
         if slack.is_down:
             return Response(status_code=503)
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         is_json = request.headers.get("content-type", "").startswith("application/json")
-        body = await request.body()
         if is_json and method in READING and body not in (b"", b"{}"):
             return JSONResponse({"ok": False, "error": "invalid_form_data"})
         arguments = (
