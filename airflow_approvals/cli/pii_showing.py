@@ -44,7 +44,7 @@ def scan_table(columns: Iterable[ColumnReport]) -> Table:
     for name in ("cells", "null"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("found", overflow="fold")
-    table.add_column("cells", justify="right", no_wrap=True)
+    table.add_column("in cells", justify="right", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
     table.add_column("score", justify="right", no_wrap=True)
     for column in columns:

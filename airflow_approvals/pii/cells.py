@@ -24,7 +24,9 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from airflow_approvals.core.errors import SchemaMismatchError
+from airflow_approvals.core.errors import CellTooLongError, SchemaMismatchError
+
+LONGEST_CELL = 1_000_000  # characters; spaCy refuses more (E088), because memory grows with them
 
 
 class Gate(StrEnum):
@@ -127,6 +129,15 @@ def text_of(value: Any, *, typed: bool = True) -> tuple[str | None, Gate]:
     if isinstance(value, (date, datetime, time)):
         return str(value), Gate.TEMPORAL if typed else Gate.ANYTHING
     return None, Gate.ANYTHING
+
+
+def check_length(text: str, column: str, row: int) -> None:
+    """Raise `CellTooLongError` for a text that no engine takes."""
+    if len(text) > LONGEST_CELL:
+        raise CellTooLongError(
+            f"column {column!r}, row {row} (the first is 0): {len(text)} characters in one text; at most "
+            f"{LONGEST_CELL} can be scanned; split it, or let the masking plan drop the column"
+        )
 
 
 def _number(value: float | Decimal, *, typed: bool) -> tuple[str | None, Gate]:

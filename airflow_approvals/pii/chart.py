@@ -133,8 +133,8 @@ def _rows(rows: Sequence[Count], most: int) -> Iterator[str]:
         if row.column != column:
             column = row.column
             yield f'<line class="rule" x1="{_NAMES}" x2="{_WIDTH - _NAMES}" y1="{y - 5}" y2="{y - 5}"/>'
-            yield f'<text class="column" x="{_NAMES}" y="{y + 14}">{_name(column, 24)}</text>'
-        yield f'<text class="type" x="{_TYPES}" y="{y + 14}">{_name(row.entity_type, 23)}</text>'
+            yield f'<text class="column" x="{_NAMES}" y="{y + 14}">{_name(column, 21)}</text>'
+        yield f'<text class="type" x="{_TYPES}" y="{y + 14}">{_name(row.entity_type, 19)}</text>'
         before, after = _length(row.before, most), _length(row.after or 0, most)
         yield f'<rect class="before" x="{_BARS}" y="{y + 1}" width="{before:.1f}" height="11"/>'
         if row.after is not None:

@@ -106,6 +106,8 @@ class _Draft:
         documents = [parse_json(value) for value in values] if pa.types.is_string(kind) else []
         if values and sum(one is not None for one in documents) >= 0.9 * len(values):
             return self._nested(name, [one for one in documents if one is not None], shown)
+        if not _is_text_or_number(kind):
+            return self._bytes(name, values, shown)
         numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
         return self._plain(name, values, shown, becomes="string" if numeric else None)
 
@@ -153,6 +155,27 @@ class _Draft:
             by_entity=self.operators,
             otherwise=self.otherwise,
             because=vote.words + (", free text" if vote.prose else ""),
+        )
+
+    def _bytes(self, name: str, values: Sequence[Any], shown: dict[str, Any]) -> PlannedColumn:
+        """Bytes are left alone where they are text without findings; in what is no text nothing is found."""
+        vote = self._vote(values, (name,))
+        entity = self._whole(vote, _hint(name))
+        if entity:
+            return PlannedColumn(
+                **shown,
+                treatment=Treatment.CELL,
+                entity_type=entity,
+                operator=self._operator(entity),
+                becomes="string",
+                because=vote.words,
+            )
+        if vote.cells == len(values) >= ENOUGH and not vote.found and not vote.prose:
+            return PlannedColumn(**shown, treatment=Treatment.LEAVE, because=vote.words)
+        return PlannedColumn(
+            **shown,
+            treatment=Treatment.DROP,
+            because=f"{vote.words}; bytes, {len(values) - vote.cells} of {len(values)} sampled ones no text",
         )
 
     def _nested(self, name: str, values: Sequence[Any], shown: dict[str, Any]) -> PlannedColumn:
@@ -219,6 +242,16 @@ class _Draft:
 
     def _operator(self, entity: str) -> Operator:
         return self.operators.get(entity, self.otherwise)
+
+
+def _is_text_or_number(kind: Any) -> bool:
+    import pyarrow as pa
+
+    tests = (
+        pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view,
+        pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal,
+    )  # fmt: skip
+    return any(test(kind) for test in tests)
 
 
 def _as_whole(text: str, spans: Sequence[Span]) -> dict[str, float]:

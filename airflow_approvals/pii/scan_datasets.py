@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_approvals.core.canonical import digest_of
-from airflow_approvals.core.errors import DatasetError, SourceEmptyError
+from airflow_approvals.core.errors import SourceEmptyError
 from airflow_approvals.pii.engine_identity import engine_digest, engine_words
 from airflow_approvals.pii.findings import BatchFindings
 from airflow_approvals.pii.json_rows import batch_of_rows
 from airflow_approvals.pii.masking.operators import Operator
-from airflow_approvals.pii.masking.reading import DatasetReader
-from airflow_approvals.pii.plan import MaskingPlan
+from airflow_approvals.pii.masking.reading import DatasetReader, about
+from airflow_approvals.pii.masking.rules import Treatment
+from airflow_approvals.pii.plan import MaskingPlan, PlannedColumn
 from airflow_approvals.pii.planning import ENOUGH, SAMPLE, plan_masking
 from airflow_approvals.pii.report import ColumnReport, EntityReport, ScanReport, Tally
 from airflow_approvals.pii.scanner import Scanner
@@ -55,7 +56,7 @@ def scan_dataset(
 ) -> DatasetScan:
     """Scan every cell of the dataset at `uri`, in bounded memory.
 
-    Raises a `DatasetError` that names part, row (from 0 within the part) and column, never a value.
+    Raises a `DatasetError` that names part or dataset, row (the first is 0) and column, never a value.
     """
     reader = DatasetReader(locate(uri, conn_id), format)
     counts = [PartCount(part.name) for part in reader.listing.parts]
@@ -70,12 +71,13 @@ def scan_dataset(
                 yield batch
 
     done = 0
-    for found in scanner.scan_batches(batches()):
-        number = bisect_right(starts, found.first_row) - 1
-        counts[number].add(found, starts[number])
-        done += found.rows
-        if progress is not None:
-            progress(done)
+    with about(reader):
+        for found in scanner.scan_batches(batches()):
+            number = bisect_right(starts, found.first_row) - 1
+            counts[number].add(found, starts[number])
+            done += found.rows
+            if progress is not None:
+                progress(done)
     return finished_scan(uri, reader.sha256, [count.finished(scanner) for count in counts])
 
 
@@ -103,29 +105,36 @@ def plan_dataset(
     knows every key. Raise `SourceEmptyError` where there is no row.
     """
     reader = DatasetReader(locate(uri, conn_id), format)
-    batches = reader.batches()
-    if reader.layout.format == "jsonl":
-        rows = _sampled_rows(batches, sample)
-        if not rows:
-            raise SourceEmptyError(f"{uri}: holds no rows; there is nothing to plan from")
-        batches, sample = iter([batch_of_rows(rows)]), max(sample, len(rows))
-    return plan_masking(scanner, batches, operators=operators, otherwise=otherwise, sample=sample)
+    mixed: frozenset[str] = frozenset()
+    with about(reader):
+        batches = reader.batches()
+        if reader.layout.format == "jsonl":
+            rows = _sampled_rows(batches, sample)
+            if not rows:
+                raise SourceEmptyError(f"{uri}: holds no rows; there is nothing to plan from")
+            batches, sample = iter([batch_of_rows(rows)]), max(sample, len(rows))
+            mixed = frozenset(key for row in rows for key, value in row.items() if not isinstance(value, str))
+        plan = plan_masking(scanner, batches, operators=operators, otherwise=otherwise, sample=sample)
+    columns = (_becoming_text(column) if column.column in mixed else column for column in plan.columns)
+    return plan.model_copy(update={"columns": tuple(columns)})
+
+
+def _becoming_text(column: PlannedColumn) -> PlannedColumn:
+    """Say of whole cells that all of them become text: of JSON, some in this column may be no text yet."""
+    if column.treatment is not Treatment.CELL:
+        return column
+    return column.model_copy(update={"becomes": "string"})
 
 
 def arrow_batches(reader: DatasetReader, part: Part) -> Iterator[Any]:
-    """Yield the batches of one part as `pyarrow.RecordBatch`; errors name part, row and column."""
+    """Yield the batches of one part as `pyarrow.RecordBatch`."""
     names: dict[str, None] = {}
-    rows = 0
     for batch in reader.batches_of(part):
         if not isinstance(batch, list):
             yield batch
             continue
-        try:
-            made = batch_of_rows(batch, names)
-        except DatasetError as error:
-            raise type(error)(f"{part.name}, rows from {rows}: {error}") from None
+        made = batch_of_rows(batch, names)
         names.update(dict.fromkeys(made.schema.names))
-        rows += len(batch)
         yield made
 
 

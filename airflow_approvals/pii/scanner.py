@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_approvals.core.errors import CellTooLongError
 from airflow_approvals.pii.analyzer import load_analyzer
-from airflow_approvals.pii.cells import ColumnTexts, Gate, TextGroup, texts_of_batch
+from airflow_approvals.pii.cells import ColumnTexts, Gate, TextGroup, check_length, texts_of_batch
 from airflow_approvals.pii.config import ScanConfig
 from airflow_approvals.pii.disguises import found_beneath, undisguised
 from airflow_approvals.pii.engine import PresidioEngine, Spans, TextEngine
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LONGEST_CELL = 1_000_000  # characters; spaCy refuses more (E088), because memory grows with them
 REMEMBERED_CHARS = 2_000  # longer texts hardly come twice
 CHECKED_SHARE = 4  # of the checks that are left, one in so many is done in a batch: early, and to the end
 
@@ -91,7 +89,7 @@ class Scanner:
     def scan_cells(self, column: str, values: Sequence[str]) -> list[list[Finding]]:
         """Return the findings of each text as if it stood in `column`; `row` counts from 0."""
         for row, value in enumerate(values):
-            _check_length(value, column, row)
+            check_length(value, column, row)
         found = self._find(values, (column,), Gate.ANYTHING)
         return [list(_findings(column, row, found[value])) for row, value in enumerate(values)]
 
@@ -99,7 +97,7 @@ class Scanner:
         """Return all spans of each text; `context` is the column's name, then the field names to the leaf."""
         distinct = list(dict.fromkeys(texts))
         for row, text in enumerate(distinct):
-            _check_length(text, context[0], row)
+            check_length(text, context[0], row)
         return {
             text: found.exact + found.beneath for text, found in self._find(distinct, context, gate).items()
         }
@@ -139,7 +137,7 @@ class Scanner:
 
     def _scan_group(self, column: str, group: TextGroup, first_row: int) -> Iterator[Finding]:
         for text, places in group.places.items():
-            _check_length(text, column, first_row + places[0].row)
+            check_length(text, column, first_row + places[0].row)
         for text, found in self._find(group.places, group.context, group.gate).items():
             for place in group.places[text]:
                 yield from _findings(column, first_row + place.row, found, place.path, place.leaf_key)
@@ -223,14 +221,6 @@ def _gates(analyzer: AnalyzerEngine, language: str) -> dict[Gate, frozenset[str]
         Gate.NUMBERED: supported - named - {"DATE_TIME"},
         Gate.TEMPORAL: supported & {"DATE_TIME"},
     }
-
-
-def _check_length(text: str, column: str, row: int) -> None:
-    if len(text) > LONGEST_CELL:
-        raise CellTooLongError(
-            f"column {column!r}, row {row}: {len(text)} characters in one cell; "
-            f"at most {LONGEST_CELL} can be scanned; split it, or let the masking plan drop the column"
-        )
 
 
 def _findings(

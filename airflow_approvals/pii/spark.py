@@ -37,7 +37,7 @@ from airflow_approvals.pii.masking.datasets import (
 from airflow_approvals.pii.masking.finished import FinishedPart, merged_counts
 from airflow_approvals.pii.masking.keys import KeyRing
 from airflow_approvals.pii.masking.known_values import ValueIndex
-from airflow_approvals.pii.masking.reading import DatasetReader
+from airflow_approvals.pii.masking.reading import DatasetReader, about
 from airflow_approvals.pii.masking.rules import MaskingRules, Treatment
 from airflow_approvals.pii.masking.tables import TableMasker
 from airflow_approvals.pii.report import ScanReport
@@ -245,8 +245,9 @@ def _answer(kernel: Kernel, place: _Place, name: str) -> dict[str, Any]:
     try:
         reader = _reader(place, name)
         (part,) = reader.listing.parts
-        answer = kernel(reader, part)
-        (digest,) = reader.digests
+        with about(reader):
+            answer = kernel(reader, part)
+        (digest,) = reader.files
     except ApprovalsError as error:
         return {"error": error.type, "message": str(error)}
     return {**answer, "digest": to_json(digest)}

@@ -18,7 +18,7 @@ from airflow_approvals.core.errors import (
 )
 from airflow_approvals.pii.masking.datasets import mask_dataset
 from airflow_approvals.pii.masking.known_values import ValueIndex
-from airflow_approvals.pii.masking.operators import Hash, Pseudonym
+from airflow_approvals.pii.masking.operators import Hash, Operator, Pseudonym
 from airflow_approvals.pii.masking.rules import MaskingRules
 from airflow_approvals.pii.scan_datasets import plan_dataset, scan_dataset
 from airflow_approvals.pii.scanner import Scanner
@@ -51,7 +51,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rules(source: Path, scanner: Scanner) -> MaskingRules:
-    operators = {"PERSON": Pseudonym(domain="customers"), "IP_ADDRESS": Hash(domain="customers")}
+    operators: dict[str, Operator] = {
+        "PERSON": Pseudonym(domain="customers"),
+        "IP_ADDRESS": Hash(domain="customers"),
+    }
     return plan_dataset(str(source), scanner, operators=operators).rules()
 
 

@@ -28,7 +28,7 @@ from airflow_approvals.pii.masking.finished import (
 from airflow_approvals.pii.masking.keys import KeyRing
 from airflow_approvals.pii.masking.known_values import ValueIndex
 from airflow_approvals.pii.masking.operators import Replace
-from airflow_approvals.pii.masking.reading import DatasetReader, check_keys, columns_of, rows_of
+from airflow_approvals.pii.masking.reading import DatasetReader, about, check_keys, columns_of, rows_of
 from airflow_approvals.pii.masking.recorded import RecordedFinder, identity_of, identity_of_keys
 from airflow_approvals.pii.masking.rules import ColumnRule, LeafRule, MaskingRules, Treatment
 from airflow_approvals.pii.masking.tables import TableMasker
@@ -86,7 +86,10 @@ def mask_dataset(
     """
     reader = DatasetReader(locate(source_uri, source_conn_id), format)
     TableMasker(rules, keys, finder)  # missing keys are found before the first row is read
-    with open_destination(reader, destination_uri, overwrite=overwrite) as (path, target):
+    with (
+        about(reader),
+        open_destination(reader, destination_uri, overwrite=overwrite) as (path, target),
+    ):
         source = take_snapshot(reader.location, format=format)
         state = {
             "source": to_json(source),

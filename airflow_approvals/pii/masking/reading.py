@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from airflow_approvals.core.errors import SchemaMismatchError, SourceChangedError
+from airflow_approvals.core.errors import (
+    DatasetError,
+    InvalidRequestError,
+    SchemaMismatchError,
+    SourceChangedError,
+    SourceUnreadableError,
+)
 from airflow_approvals.core.model import FileDigest
 from airflow_approvals.pii.masking.rules import MaskingRules
 from airflow_approvals.staging.formats import Layout, find_layout, open_reader
@@ -31,11 +39,6 @@ class DatasetReader:
         self._digests: dict[str, FileDigest] = {}
 
     @property
-    def digests(self) -> tuple[FileDigest, ...]:
-        """What each part is, as far as they were read to their end."""
-        return tuple(self._digests.values())
-
-    @property
     def sha256(self) -> str:
         """The dataset's digest, once it was read to its end."""
         return dataset_digest(list(self._digests.values()), is_folder=self.listing.is_folder)
@@ -54,13 +57,32 @@ class DatasetReader:
         """Yield the batches of one part; raise `SourceChangedError` if it is not what it was before."""
         with self.location.open_part(part) as source:
             reader = open_reader(source, part, self.layout)
+            rows = 0
             for batch in reader:
+                if self.layout.format == "jsonl":
+                    _check_texts(part, batch.to_pylist(), rows)
                 yield batch.to_pylist() if self.layout.format == "jsonl" else batch
+                rows += batch.num_rows
             found = FileDigest(name=part.name, sha256=reader.sha256, size=reader.size)
         if self._digests.setdefault(part.name, found) != found:
             raise SourceChangedError(
                 f"{part.name}: changed between two readings; stage it completely before it is masked"
             )
+
+
+@contextmanager
+def about(reader: DatasetReader) -> Iterator[None]:
+    """Say in every error which dataset it is about; those of one part name the part already."""
+    uri = reader.location.uri
+    try:
+        yield
+    except (DatasetError, InvalidRequestError) as error:
+        if str(error).startswith((uri, *(part.name for part in reader.listing.parts))):
+            raise
+        renamed = type(error)(f"{uri}: {error}")
+    else:
+        return
+    raise renamed
 
 
 def columns_of(batch: Any, rules: MaskingRules | None) -> dict[str, list[Any]]:
@@ -92,3 +114,23 @@ def rows_of(columns: dict[str, Sequence[Any]], like: Rows) -> Rows:
     return [
         {name: columns[name][number] for name in row if name in columns} for number, row in enumerate(like)
     ]
+
+
+def _check_texts(part: Part, rows: Rows, first: int) -> None:
+    """Refuse half a character, which JSON can write and UTF-8 cannot: Arrow, models and outputs fail."""
+    if _is_encodable(rows):
+        return
+    number, row = next((number, row) for number, row in enumerate(rows) if not _is_encodable(row))
+    columns = [key for key, value in row.items() if not _is_encodable(value)]
+    raise SourceUnreadableError(
+        f"{part.name}: row {first + number} (the first is 0), column {columns[0]!r} holds half a character "
+        "(a lone surrogate); expected whole ones; stage it without"
+    )
+
+
+def _is_encodable(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

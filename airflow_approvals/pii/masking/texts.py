@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from airflow_approvals.core.errors import SourceUnreadableError
-from airflow_approvals.pii.cells import Gate, text_of
+from airflow_approvals.pii.cells import Gate, check_length, text_of
 from airflow_approvals.pii.findings import Span
 from airflow_approvals.pii.masking.forms import placed_words
 from airflow_approvals.pii.masking.keys import KeyRing
@@ -64,6 +64,7 @@ class TextMasker:
         looks: int,
     ) -> None:
         self.masked: Counter[str] = Counter()
+        self._rows = 0
         self._rule = rule
         self._finder = finder
         self._known = known
@@ -94,6 +95,7 @@ class TextMasker:
                 made[row] = value
             looked = zip(changed, before, after, strict=True)
             changed = [row for row, one, other in looked if one != other]
+        self._rows += len(values)
         return made
 
     def _look(
@@ -163,14 +165,16 @@ class TextMasker:
         self, cells: Sequence[Any]
     ) -> Mapping[tuple[tuple[str, ...], Gate], Mapping[str, Sequence[Span]]]:
         wanted: dict[tuple[tuple[str, ...], Gate], dict[str, None]] = {}
+        row = self._rows
 
         def note(leaf: Leaf) -> Any:
             text, gate = text_of(leaf.value)
             if text and self.leaf_rule(leaf) is None:
+                check_length(text, self._rule.column, row)  # while it is known where it stands
                 wanted.setdefault((leaf.context, gate), {})[text] = None
             return leaf.value
 
-        for cell in cells:
+        for row, cell in enumerate(cells, start=self._rows):  # noqa: B007  # `note` reads it
             rebuild(cell, note, (self._rule.column,))
         return {place: self._finder.find(texts, *place) for place, texts in wanted.items()}
 
