@@ -24,6 +24,7 @@ from demo.slack import DemoSlack, slack_beside
 from demo.walk import walk
 
 ROLES = {"engineer": "user", "alice": "viewer", "bob": "viewer"}
+CUSTOMERS, ATTACKED_CUSTOMERS = 5_000, 1_000
 OUTSIDER = {"mallory": "viewer"}
 ATTACKS = {"attacks": CHECKOUT / "demo" / "dags"}
 
@@ -41,7 +42,8 @@ def main() -> int:
 
 def _by_hand() -> int:
     try:
-        with slack_beside() as slack, _airflow(prepare(tuple(ROLES)), ROLES, env=slack.env) as airflow:
+        places = prepare(tuple(ROLES), customers=CUSTOMERS)
+        with slack_beside() as slack, _airflow(places, ROLES, env=slack.env) as airflow:
             slack.attach(airflow.url)
             _walk_and_stay(airflow, slack)
     except KeyboardInterrupt:
@@ -69,7 +71,7 @@ def _auto() -> int:
     promises = new_board()
     try:
         roles = ROLES | OUTSIDER
-        places = prepare(tuple(roles))
+        places = prepare(tuple(roles), customers=ATTACKED_CUSTOMERS)
         with surroundings(places) as env, _airflow(places, roles, attacks=ATTACKS, env=env) as airflow:
             stage = Stage(airflow)
             attack_while_running(stage, promises)

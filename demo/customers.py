@@ -7,7 +7,6 @@ import random
 from datetime import date, timedelta
 from pathlib import Path
 
-ROWS = 5_000
 COLUMNS = ("customer_id", "name", "email", "phone", "city", "country", "signed_up", "internal_note")
 
 _FIRST = [
@@ -62,11 +61,20 @@ _PLACES = (
     ("Turku", "FI"),
     ("Aarhus", "DK"),
 )
-_NOTES = ("", "", "", "calls on Mondays", "prefers e-mail", "asked for a discount")
+_NOTES = (
+    "",
+    "",
+    "",
+    "calls on Mondays",
+    "prefers e-mail",
+    "asked for a discount",
+    "{first} {last} wants to be called, {phone}",
+    "moved away from {city}; write to {email}",
+)
 _FIRST_DAY = date(2019, 1, 1)
 
 
-def write_customers(path: Path, rows: int = ROWS) -> None:
+def write_customers(path: Path, rows: int = 5_000) -> None:
     """Write `rows` synthetic customers as CSV; the same bytes every time."""
     dice = random.Random(20)  # noqa: S311  # reproducible, not secret
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,15 +84,8 @@ def write_customers(path: Path, rows: int = ROWS) -> None:
         for number in range(1, rows + 1):
             first, last = dice.choice(_FIRST), dice.choice(_LAST)
             city, country = dice.choice(_PLACES)
-            writer.writerow(
-                (
-                    number,
-                    f"{first} {last}",
-                    f"{first}.{last}{number}@example.com".lower(),
-                    f"+00 555 {dice.randrange(10**6):06d}",
-                    city,
-                    country,
-                    (_FIRST_DAY + timedelta(days=dice.randrange(2_500))).isoformat(),
-                    dice.choice(_NOTES),
-                )
-            )
+            email = f"{first}.{last}{number}@example.com".lower()
+            phone = f"+00 555 {dice.randrange(10**6):06d}"
+            signed_up = (_FIRST_DAY + timedelta(days=dice.randrange(2_500))).isoformat()
+            note = dice.choice(_NOTES).format(first=first, last=last, city=city, email=email, phone=phone)
+            writer.writerow((number, f"{first} {last}", email, phone, city, country, signed_up, note))

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -151,6 +152,9 @@ def _environment(
     ]
     return {
         **kept,
+        "AIRFLOW_CONN_MASKING_KEYS": json.dumps(
+            {"conn_type": "generic", "password": b64encode(secrets.token_bytes(32)).decode()}
+        ),
         "AIRFLOW_HOME": str(places.airflow),
         "AIRFLOW_VAR_CUSTOMER_FOLDER": places.data.as_uri(),
         "AIRFLOW__APPROVALS__POLICY_FILE": str(places.policy),

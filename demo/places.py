@@ -24,10 +24,21 @@ policies:
   - name: customer-export
     match:
       action: [export]
-      destination: ["{folder}/outbox/**"]
+      destination: ["{folder}/outbox/customers/**"]
+    deny_if: ["pii.verified == false"]                 # lists of people leave masked, and proven so
     require:
       - {{group: data-stewards, approvals: 1}}
       - {{group: security, approvals: 1, when: "dataset.rows > 100000"}}
+    require_reason: on_deny
+    expires_after: 4h
+    receipt_valid_for: 30m
+    notify: [data-approvals]
+  - name: export
+    match:
+      action: [export]
+      destination: ["{folder}/outbox/*"]
+    require:
+      - {{group: data-stewards, approvals: 1}}
     require_reason: on_deny
     expires_after: 4h
     receipt_valid_for: 30m
@@ -75,14 +86,23 @@ class Places:
     def published(self, batch: str) -> Path:
         return self.outbox / f"{batch}.parquet"
 
+    def masked(self, batch: str) -> Path:
+        return self.data / "masked" / f"{batch}.parquet"
 
-def prepare(users: tuple[str, ...]) -> Places:
-    """Lay the folders, the customer list, the policy and a password for each user."""
+    def plan(self, batch: str) -> Path:
+        return self.data / "masked" / f"{batch}.parquet.plan.yaml"
+
+    def exported_customers(self, batch: str) -> Path:
+        return self.outbox / "customers" / f"{batch}.parquet"
+
+
+def prepare(users: tuple[str, ...], *, customers: int) -> Places:
+    """Lay the folders, a list of so many customers, the policy and a password for each user."""
     places = Places(root=CHECKOUT / ".demo")
     shutil.rmtree(places.root, ignore_errors=True)
-    for folder in (places.airflow, places.logs, places.outbox, places.evidence):
+    for folder in (places.airflow, places.logs, places.outbox / "customers", places.evidence):
         folder.mkdir(parents=True)
-    write_customers(places.data / "source" / "customers.csv")
+    write_customers(places.data / "source" / "customers.csv", customers)
     places.policy.write_text(POLICY.format(folder=places.data.as_uri()))
     places.passwords.touch(mode=0o600)
     places.passwords.write_text(json.dumps({user: secrets.token_urlsafe(9) for user in users}))

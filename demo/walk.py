@@ -9,8 +9,11 @@ from pathlib import Path
 
 from rich.text import Text
 
-from airflow_approvals.core.model import ApprovalRequest, State
+from airflow_approvals.cli.pii_showing import scan_table
+from airflow_approvals.core.model import ApprovalRequest, State, from_json
+from airflow_approvals.pii.report import ScanReport
 from demo.calls import Stage, verify_offline
+from demo.embedded import DemoError
 from demo.places import CHECKOUT
 from demo.screen import console, rule, show
 from demo.slack import ACCOUNTS, DemoSlack
@@ -29,9 +32,11 @@ def walk(stage: Stage, slack: DemoSlack) -> None:
         slack.link(stage, user)
     stage.trigger(DAG_ID, RUN_ID, {"batch": BATCH})
     console.print(
-        f"engineer triggered [bold]{DAG_ID}[/]: it stages 5,000 customers and asks for approval ..."
+        f"engineer triggered [bold]{DAG_ID}[/]: it stages 5,000 customers, looks for personal data,\n"
+        "masks it, proves that nothing is left (about a minute), and asks for approval ..."
     )
-    request = stage.wait_for(lambda: stage.request_of(RUN_ID), "the request")
+    request = stage.wait_for(lambda: _if_asked(stage), "the request", seconds=600)
+    _show_personal_data(stage, request)
     _say_how_to_answer(stage, request, slack)
     decided = stage.wait_for(lambda: _if_decided(stage), "somebody's answer", seconds=WAIT_HOURS * 3600)
     console.print(Text(f"\n{decided.decided_because}", style="bold"))
@@ -42,6 +47,28 @@ def walk(stage: Stage, slack: DemoSlack) -> None:
         _show_proof(stage, finished.id)
     else:
         _show_nothing(stage, state, finished)
+
+
+def _if_asked(stage: Stage) -> ApprovalRequest | None:
+    if stage.task_state(DAG_ID, RUN_ID, "export") == "upstream_failed":
+        raise DemoError(f"{DAG_ID} has failed before it could ask; see {stage.places.logs / 'tasks'}")
+    return stage.request_of(RUN_ID)
+
+
+def _show_personal_data(stage: Stage, request: ApprovalRequest) -> None:
+    """Show what was found before masking, and what the verification says."""
+    report = request.evidence.pii or {}
+    rule("personal data before masking")
+    console.print(scan_table(from_json(ScanReport, report["before"]).columns))
+    rule("and after")
+    show(
+        f"Masked by the plan {stage.places.plan(BATCH).relative_to(CHECKOUT)},\n"
+        f"sha256 {report['plan_digest']}.\n\n"
+        f"None of {report['values_searched']:,} values that were found stands anywhere in the masked file.\n"
+        f"Left alone by the plan: {', '.join(report['left_by_plan'])}.\n\n"
+        f"The chart, before and after:\n\n"
+        f"  {stage.airflow.url}/approvals/requests/{request.id}#pii-title"
+    )
 
 
 def _if_decided(stage: Stage) -> ApprovalRequest | None:
@@ -92,10 +119,10 @@ def _show_proof(stage: Stage, request_id: str) -> None:
     fetch_evidence(stage, request_id, BATCH)
     ledger = fetch_ledger(stage).relative_to(CHECKOUT)
     evidence = stage.places.evidence.relative_to(CHECKOUT)
-    published = stage.places.published(BATCH).relative_to(CHECKOUT)
+    published = stage.places.exported_customers(BATCH).relative_to(CHECKOUT)
     receipt, keys = evidence / f"{BATCH}.receipt.json", evidence / "keys.json"
     rule("published")
-    show(f"{published}, {stage.places.published(BATCH).stat().st_size:,} bytes")
+    show(f"{published}, {stage.places.exported_customers(BATCH).stat().st_size:,} bytes")
     rule("proven without Airflow, database or network")
     data, key = ("--file", str(published)), ("--key", str(keys))
     for what, *options in ((str(receipt), data, key), (str(ledger), key)):
@@ -108,5 +135,7 @@ def _show_proof(stage: Stage, request_id: str) -> None:
 
 def _show_nothing(stage: Stage, state: str, request: ApprovalRequest | None) -> None:
     rule("not published")
-    left = ", ".join(path.name for path in stage.places.outbox.iterdir()) or "nothing"
+    left = (
+        ", ".join(path.name for path in stage.places.exported_customers(BATCH).parent.iterdir()) or "nothing"
+    )
     show(f"request  {request.state if request else 'gone'}\ntask     {state}\noutbox   {left}")

@@ -61,7 +61,7 @@ def expected_commands() -> list[list[str]]:
 
 
 def test_the_smallest_dag_is_a_region_of_a_tested_file() -> None:
-    assert block("region: dags/customer_export.py smallest") == region("dags/customer_export.py", "smallest")
+    assert block("region: dags/customer_counts.py smallest") == region("dags/customer_counts.py", "smallest")
 
 
 def test_there_is_no_other_python_in_the_readme() -> None:
@@ -111,7 +111,7 @@ def test_what_the_readme_imports_can_be_imported(name: str) -> None:
 
 
 @pytest.mark.airflow
-@pytest.mark.parametrize("path", ["dags/customer_export.py", "demo/dags/attacks.py"])
+@pytest.mark.parametrize("path", ["dags/customer_counts.py", "dags/customer_export.py", "demo/dags/attacks.py"])
 def test_every_dag_that_we_show_is_loaded_without_errors(path: str) -> None:
     # Its place since Airflow 3.2, and the one before.
     place = "airflow.dag_processing.dagbag"

@@ -36,6 +36,7 @@ from airflow_approvals.core.model import (
     to_json,
 )
 from airflow_approvals.core.moments import rfc3339, time_of
+from airflow_approvals.core.pii_reports import PiiProof, proof_of
 from airflow_approvals.core.signature import PublicKeys, Signer
 from airflow_approvals.core.statement import (
     BUNDLE_TYPE,
@@ -110,6 +111,7 @@ class Receipt:
     not_after: datetime
     grant: Grant | None = None  # what approved in place of votes
     standing: StandingTerms | None = None  # set: it answers later runs, and covers no bytes itself
+    pii: PiiProof | None = None  # what a report about these very bytes says
     ledger: LedgerPlace | None = None  # None when only the envelope was verified
 
 
@@ -121,6 +123,7 @@ def statement_of(request: ApprovalRequest, *, decided_at: datetime, not_after: d
         )
     if not_after <= decided_at:
         raise InvalidRequestError(f"the receipt of request {request.id} would end before it begins")
+    proof = proof_of(request.evidence.pii, request.evidence.datasets)
     return {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": s.name, "digest": {"sha256": s.sha256}} for s in _subjects_of(request)],
@@ -139,6 +142,7 @@ def statement_of(request: ApprovalRequest, *, decided_at: datetime, not_after: d
             "not_after": rfc3339(not_after),
             **({"grant": to_json(request.granted)} if request.granted else {}),
             **({"standing": to_json(request.standing)} if request.standing else {}),
+            **({"pii": to_json(proof)} if proof else {}),
         },
     }
 
@@ -285,6 +289,7 @@ def _receipt(statement: Statement, keyid: str, payload_sha256: str) -> Receipt:
         not_after=time_of(facts.not_after),
         grant=from_json(Grant, facts.grant.model_dump()) if facts.grant else None,
         standing=from_json(StandingTerms, facts.standing.model_dump()) if facts.standing else None,
+        pii=PiiProof(**facts.pii.model_dump()) if facts.pii else None,
     )
 
 

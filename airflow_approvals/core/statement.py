@@ -98,6 +98,16 @@ class StatedStanding(_Strict):
     destination: str | None
 
 
+class StatedProof(_Strict):
+    """`pii_reports.PiiProof`: what was known about personal data in what was approved."""
+
+    dataset_sha256: Sha256
+    verified: bool
+    residual: int | None
+    plan_digest: Sha256 | None
+    report_sha256: Sha256
+
+
 class StatedPredicate(_Strict):
     """The facts of the decision."""
 
@@ -115,6 +125,7 @@ class StatedPredicate(_Strict):
     # Written only where there is one: most receipts rest on votes, and are for one run.
     grant: StatedGrant | None = None
     standing: StatedStanding | None = None
+    pii: StatedProof | None = None
 
 
 class Statement(_Strict):

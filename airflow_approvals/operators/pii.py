@@ -20,7 +20,7 @@ from airflow_approvals.operators.pii_keys import key_ring
 from airflow_approvals.operators.reports import read_report
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Context, XComArg
 
     from airflow_approvals.pii.pace import Pace
     from airflow_approvals.pii.report_files import Written
@@ -216,7 +216,7 @@ class PiiVerifyOperator(PiiOperator):
         plan: str,
         masked_conn_id: str | None = None,
         plan_digest: str | None = None,
-        scan_report: dict[str, Any] | str | None = None,
+        scan_report: dict[str, Any] | str | XComArg | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -224,7 +224,7 @@ class PiiVerifyOperator(PiiOperator):
         self.masked_conn_id = masked_conn_id
         self.plan = plan
         self.plan_digest = plan_digest
-        self.scan_report = scan_report
+        self.scan_report: Any = scan_report  # rendered when the task runs
 
     def execute(self, context: Context) -> dict[str, Any]:
         from airflow_approvals.pii import steps

@@ -8,8 +8,11 @@ from airflow.sdk import DAG, get_current_context, task
 
 from airflow_approvals.operators.export import ApprovedExportOperator
 from airflow_approvals.operators.gate import ApprovalGateOperator
+from airflow_approvals.operators.pii import PiiMaskOperator, PiiVerifyOperator
 
 SOURCE = "{{ var.value.customer_folder }}/source/customers.csv"
+CUSTOMERS = "{{ var.value.customer_folder }}/outbox/customers"
+PLANTED = "{{ var.value.customer_folder }}/masked/planted.csv"
 
 
 def try_to_publish(task_id: str, destination: str) -> str:
@@ -68,3 +71,51 @@ with DAG("attack_second_redeem", schedule=None):
         return try_to_publish("export", destination)
 
     export >> redeem_again("{{ var.value.customer_folder }}/outbox/twice.csv")
+
+with DAG("attack_unmasked", schedule=None, params={"report": ""}):
+    # Masking is switched off: the list as it is, with no report, and with one about another list.
+    ApprovedExportOperator(
+        task_id="without_report",
+        source=SOURCE,
+        destination=f"{CUSTOMERS}/unmasked.csv",
+        justification="An attack: masking was switched off",
+    )
+    ApprovedExportOperator(
+        task_id="with_another_report",
+        source=SOURCE,
+        destination=f"{CUSTOMERS}/unmasked-too.csv",
+        pii_report="{{ params.report }}",
+        justification="An attack: the report is about a list that was masked",
+    )
+
+with DAG("attack_planted_leak", schedule=None):
+    mask = PiiMaskOperator(task_id="mask", source=SOURCE, masked=PLANTED, keys_conn_id="masking_keys")
+
+    @task
+    def plant(source: str, masked: str) -> None:
+        """Put one customer's address back, into the notes of another one."""
+        from pathlib import Path
+
+        from pyarrow import Table, csv
+
+        known = csv.read_csv(source.removeprefix("file://"))
+        rows = csv.read_csv(masked.removeprefix("file://")).to_pylist()
+        rows[7]["internal_note"] = f"see {known['email'][41].as_py().upper()}"
+        csv.write_csv(Table.from_pylist(rows), Path(masked.removeprefix("file://")))
+
+    verify_leak = PiiVerifyOperator(
+        task_id="verify",
+        source=SOURCE,
+        masked=PLANTED,
+        plan="{{ ti.xcom_pull('mask')['plan'] }}",
+        keys_conn_id="masking_keys",
+    )
+    export_leak = ApprovedExportOperator(
+        task_id="export",
+        source=PLANTED,
+        destination=f"{CUSTOMERS}/planted.csv",
+        pii_report=f"{PLANTED}.pii.json",
+        trigger_rule="all_done",
+        justification="An attack: the verification has failed, and the export is tried all the same",
+    )
+    mask >> plant(mask.source, mask.masked) >> verify_leak >> export_leak

@@ -10,9 +10,8 @@ from airflow_approvals.core.errors import ApprovalsError, NotAuthenticatedError
 from airflow_approvals.core.model import ApprovalRequest, State
 from demo.calls import Stage
 from demo.promises.board import Promises, Subject
-from demo.promises.following import answer, ended, fresh, leftovers, outcome, over, settled, waiting
+from demo.promises.following import COUNTS, answer, ended, fresh, leftovers, outcome, over, settled, waiting
 from demo.screen import console, show
-from demo.walk import DAG_ID
 
 MARK_SUCCESS, SECOND_REDEEM = "attack_mark_success", "attack_second_redeem"
 
@@ -20,7 +19,7 @@ MARK_SUCCESS, SECOND_REDEEM = "attack_mark_success", "attack_second_redeem"
 def start(stage: Stage) -> None:
     """Start the runs that are attacked."""
     for batch in ("changed", "approved", "denied", "marked"):
-        stage.trigger(DAG_ID, batch, {"batch": batch})
+        stage.trigger(COUNTS, batch, {"batch": batch})
     stage.trigger(MARK_SUCCESS, "around")
     stage.trigger(SECOND_REDEEM, "twice")
 
@@ -28,19 +27,19 @@ def start(stage: Stage) -> None:
 def attack(stage: Stage, promises: Promises) -> None:
     """Try to vote without the right to, and to publish what was not approved."""
     changed_at = _approve_and_change(stage, "changed")
-    approved = waiting(stage, DAG_ID, "approved")
+    approved = waiting(stage, COUNTS, "approved")
     show(stage.command("list", user="alice").stdout)
     console.print()
     _self_approval(stage, promises, approved)
     _unknown_voter(stage, promises, approved)
     answer(stage, "approve", settled(stage, approved))
     answer(stage, "approve", settled(stage, waiting(stage, SECOND_REDEEM, "twice")))
-    answer(stage, "deny", settled(stage, waiting(stage, DAG_ID, "denied")))
+    answer(stage, "deny", settled(stage, waiting(stage, COUNTS, "denied")))
     _changed_after_approval(stage, promises, changed_at)
     _mark_success(stage, promises)
     _denied(stage, promises)
     _second_redeem(stage, promises)
-    outcome(stage, DAG_ID, "approved")
+    outcome(stage, COUNTS, "approved")
 
 
 SUBJECT = Subject(
@@ -114,13 +113,13 @@ def _changed_after_approval(stage: Stage, promises: Promises, changed_at: dateti
     """
     batch = "changed"
     for again in ("changed-2", "changed-3", None):
-        state = over(stage, DAG_ID, batch, "export")
+        state = over(stage, COUNTS, batch, "export")
         request = ended(stage, batch)
         in_time = request.redeemed_at is not None and changed_at < request.redeemed_at
         if in_time or again is None:
             break
         batch = again
-        stage.trigger(DAG_ID, batch, {"batch": batch})
+        stage.trigger(COUNTS, batch, {"batch": batch})
         changed_at = _approve_and_change(stage, batch)
     published = stage.places.published(batch)
     promises.forbid("changed_after_approval_blocked", published)
@@ -140,7 +139,7 @@ def _approve_and_change(stage: Stage, batch: str) -> datetime:
     The trigger holds a decision back until the wait is 5 seconds old, and only then is the export started.
     The vote goes straight to the API: a command would take as long to end.
     """
-    request = waiting(stage, DAG_ID, batch)
+    request = waiting(stage, COUNTS, batch)
     staged = stage.places.staged(batch)
     content = bytearray(staged.read_bytes())
     content[len(content) // 2] ^= 1
@@ -152,16 +151,16 @@ def _approve_and_change(stage: Stage, batch: str) -> datetime:
 
 def _mark_success(stage: Stage, promises: Promises) -> None:
     """Mark the waiting export successful, and mark a gate successful in front of writes."""
-    marked = waiting(stage, DAG_ID, "marked")
+    marked = waiting(stage, COUNTS, "marked")
     waiting(stage, MARK_SUCCESS, "around", "gate")
-    stage.mark_success(DAG_ID, "marked", "export")
+    stage.mark_success(COUNTS, "marked", "export")
     stage.mark_success(MARK_SUCCESS, "around", "gate")
     write = over(stage, MARK_SUCCESS, "around", "write")
     anyway = over(stage, MARK_SUCCESS, "around", "redeem_anyway")
     refusal = stage.returned(MARK_SUCCESS, "around", "redeem_anyway") if anyway == "success" else anyway
     # Even a yes that comes now must not publish anything: the task is gone.
     late = stage.command("approve", marked.id, "--yes", user="bob")
-    state = stage.task_state(DAG_ID, "marked", "export")
+    state = stage.task_state(COUNTS, "marked", "export")
     destinations = (stage.places.published("marked"), stage.places.outbox / "around-the-gate.csv")
     absent = not any(map(leftovers, destinations))
     promises.forbid("mark_success_bypass_blocked", *destinations)
@@ -174,7 +173,7 @@ def _mark_success(stage: Stage, promises: Promises) -> None:
 
 
 def _denied(stage: Stage, promises: Promises) -> None:
-    state = over(stage, DAG_ID, "denied", "export")
+    state = over(stage, COUNTS, "denied", "export")
     request = stage.request_of("denied")
     published = stage.places.published("denied")
     promises.forbid("denied_export_absent", published)

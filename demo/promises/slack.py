@@ -17,9 +17,8 @@ from airflow_approvals.core.model import ApprovalRequest, Channel, State
 from demo.calls import Stage
 from demo.places import Places
 from demo.promises.board import Promises, Subject
-from demo.promises.following import fresh, over, settled, waiting
+from demo.promises.following import COUNTS, fresh, over, settled, waiting
 from demo.slack import ACCOUNTS, DemoSlack, slack_beside
-from demo.walk import DAG_ID
 from tests.fake_slack.people import action_of
 from tests.fake_slack.workspace import APP, TEAM, Message
 
@@ -47,12 +46,12 @@ class _Attack:
 
     def start(self, stage: Stage) -> None:
         self.slack.attach(stage.airflow.url)
-        stage.trigger(DAG_ID, RUN, {"batch": RUN})
+        stage.trigger(COUNTS, RUN, {"batch": RUN})
 
     def attack(self, stage: Stage, promises: Promises) -> None:
         for user in ("alice", "engineer"):
             self.slack.link(stage, user)
-        request = waiting(stage, DAG_ID, RUN)
+        request = waiting(stage, COUNTS, RUN)
         message = stage.wait_for(lambda: self.slack.prompt_of(request.id), "the prompt in Slack")
         self._forge(stage, promises, request, message)
         self._approve_own(stage, promises, request, message)
@@ -117,7 +116,7 @@ class _Attack:
 
     def _approve(self, stage: Stage, promises: Promises, request: ApprovalRequest, message: Message) -> None:
         clicked = self.slack.workspace.click(ACCOUNTS["alice"], message, APPROVE)
-        state = over(stage, DAG_ID, RUN, "export")
+        state = over(stage, COUNTS, RUN, "export")
         voted = fresh(stage, request)
         frozen = _awaited(lambda: "actions" not in {block["type"] for block in message.blocks} or None)
         votes = [(vote.voter, vote.channel) for vote in voted.votes]

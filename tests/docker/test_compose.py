@@ -207,7 +207,7 @@ def _databases(machine: Machine) -> Iterator[None]:
     engine.dispose()
 
 
-def test_the_customer_export_runs_with_the_commands_and_settings_of_the_file(machine: Machine) -> None:
+def test_the_export_of_counts_runs_with_the_commands_and_settings_of_the_file(machine: Machine) -> None:
     passwords: Mapping[str, str] = json.loads((machine.root / "airflow/approvals/passwords.json").read_text())
     tokens = {name: login(machine.url, name, passwords[name]) for name in ("engineer", "alice")}
     exported = machine.root / "data" / "outbox" / "customers.parquet"
@@ -243,7 +243,7 @@ def test_init_leaves_what_is_there_as_it_is(machine: Machine) -> None:
 
 def _trigger(machine: Machine, token: str) -> bool:
     answer = httpx.post(
-        f"{machine.url}/api/v2/dags/customer_export/dagRuns",
+        f"{machine.url}/api/v2/dags/customer_counts/dagRuns",
         json={"logical_date": None},
         headers={"Authorization": f"Bearer {token}"},
         timeout=30,
@@ -252,7 +252,7 @@ def _trigger(machine: Machine, token: str) -> bool:
 
 
 def _requests(client: ApprovalsClient, state: State) -> tuple[ApprovalRequest, ...]:
-    return client.list_requests(status=[state], dag_id="customer_export").requests
+    return client.list_requests(status=[state], dag_id="customer_counts").requests
 
 
 def _until(holds: Any, what: str, *, seconds: float = 180.0) -> None:
