@@ -95,6 +95,17 @@ def _options() -> dict[str, dict[str, Any]]:
             default="airflow-approvals",
             example="airflow.example.com/approvals",
         ),
+        "witness": _option(
+            "Where signed heads of the ledger are published, each as a file that is written once: a folder, "
+            "or any address of Airflow's ObjectStoragePath. Best in an account that whoever owns the "
+            "database cannot change. Empty: nowhere.",
+            example="s3://witness_conn@audit-bucket/approvals",
+        ),
+        "witness_interval": _option(
+            "Seconds between two publications of the ledger's head; none is made while nothing is new.",
+            type_="float",
+            default="300",
+        ),
         "http_timeout": _option(
             "Seconds that one call of a worker to the approvals service may take.",
             type_="float",
@@ -104,6 +115,11 @@ def _options() -> dict[str, dict[str, Any]]:
             "Seconds between two looks of the API server for requests and approvals that ran out.",
             type_="float",
             default="5",
+        ),
+        "lineage_url": _option(
+            "Where a request's page leads to for its lineage, with {dag_id}, {task_id} and {run_id} in it. "
+            "Empty: nowhere.",
+            example="https://marquez.example.com/lineage/job/default/{dag_id}.{task_id}",
         ),
     }
 

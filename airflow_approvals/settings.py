@@ -23,8 +23,11 @@ class Settings:
     public_key_file: str  # public key JSON of a signer that cannot tell it (KMS, Vault, HSM)
     worker_secret: str  # workers' tokens are signed with a key derived from it; never shown
     ledger_origin: str  # the name of this ledger in its checkpoints
+    witness: str  # where signed heads of the ledger are published; empty: nowhere
+    witness_interval: float  # seconds between two of them
     http_timeout: float  # seconds for one call of a worker to the service
     due_interval: float  # seconds between two looks for expired requests and lapsed approvals
+    lineage_url: str  # where a task's lineage is shown, with {dag_id}, {task_id} and {run_id}
     home: Path  # AIRFLOW_HOME
 
 
@@ -58,7 +61,10 @@ def read_settings() -> Settings:
         public_key_file=option("public_key_file", ""),
         worker_secret=option("worker_secret", str(conf.get("api", "secret_key", fallback=""))),
         ledger_origin=option("ledger_origin", "airflow-approvals"),
+        witness=option("witness", ""),
+        witness_interval=float(option("witness_interval", "300")),
         http_timeout=float(option("http_timeout", "30")),
         due_interval=float(option("due_interval", "5")),
+        lineage_url=option("lineage_url", ""),
         home=home,
     )

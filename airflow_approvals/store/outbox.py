@@ -148,9 +148,21 @@ class SqlOutbox:
                 .values(shown=-1, tries=0, is_dead=False, next_try_at=now)
             )
 
-    def dead_letters(self, *, limit: int = 100) -> Sequence[Delivery]:
-        """Return what was given up, newest first."""
+    def revive(self, request_id: str, *, now: datetime) -> int:
+        """Try again what was given up of one request; return how many messages that are."""
+        with self._database.writing() as connection:
+            changed = connection.execute(
+                update(deliveries)
+                .where(deliveries.c.request_id == request_id, deliveries.c.is_dead)
+                .values(tries=0, is_dead=False, next_try_at=now)
+            )
+            return int(changed.rowcount)
+
+    def dead_letters(self, *, limit: int = 100, since: datetime | None = None) -> Sequence[Delivery]:
+        """Return what was given up (`since` then), newest first."""
         query = select(deliveries).where(deliveries.c.is_dead).order_by(deliveries.c.id.desc()).limit(limit)
+        if since is not None:
+            query = query.where(deliveries.c.next_try_at >= since)
         with self._database.reading() as connection:
             return [_delivery(row) for row in connection.execute(query).mappings()]
 

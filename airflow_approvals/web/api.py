@@ -24,6 +24,7 @@ from airflow_approvals.web.callers import (
     the_task,
     the_user,
 )
+from airflow_approvals.web.deliveries import ChannelsBackend
 from airflow_approvals.web.ledger import bundle_of
 from airflow_approvals.web.schemas import (
     AnswerBody,
@@ -47,6 +48,7 @@ class Call:
     def __init__(self, request: Request) -> None:
         self.backend: Backend = request.app.state.backend
         self.users: Users = request.app.state.users
+        self.channels: ChannelsBackend | None = request.app.state.channels
         self.caller: Caller = caller_of(request)
 
     @asynccontextmanager

@@ -108,8 +108,11 @@ class Site:
             public_key_file="",
             worker_secret=SECRET,
             ledger_origin="test.example/approvals",
+            witness="",
+            witness_interval=300.0,
             http_timeout=10.0,
             due_interval=due_interval,
+            lineage_url="",
             home=folder,
         )
         self.users = LoginsByName()

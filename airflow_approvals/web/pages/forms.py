@@ -16,6 +16,7 @@ from airflow_approvals.web.api import Call, ThisCall
 from airflow_approvals.web.backend import now
 from airflow_approvals.web.callers import the_user
 from airflow_approvals.web.pages.csrf import FIELD, check_form
+from airflow_approvals.web.pages.deliveries import check_may_send_again, find_outbox
 from airflow_approvals.web.pages.render import root_of
 from airflow_approvals.web.pages.route import PageRoute
 from airflow_approvals.web.pages.routes import request_page
@@ -109,6 +110,21 @@ async def revoke(request: Request, call: ThisCall, request_id: RequestId, form: 
         return service.revoke(person, request_id, reason=form.get("because", ""), now=now())
 
     return await _answered(request, call, request_id, "revoke", change, form)
+
+
+@router.post("/requests/{request_id}/send-again")
+async def send_again(request: Request, call: ThisCall, request_id: RequestId, form: ThisForm) -> Response:
+    """Send what was given up once more: somebody has mended the channel."""
+
+    def change(service: Service, person: Person) -> ApprovalRequest:
+        found = service.store.get_request(request_id)
+        check_may_send_again(found, person, service.policies.current())
+        outbox = find_outbox(call.channels)
+        if outbox is not None:
+            outbox.revive(request_id, now=now())
+        return found
+
+    return await _answered(request, call, request_id, "send-again", change, form)
 
 
 async def _answered(

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from airflow_approvals.channels.changes import Changes, changes_of, find_prior
+from airflow_approvals.channels.outbox import Outbox
 from airflow_approvals.channels.pii_chart import PiiChart, chart_of
 from airflow_approvals.core.errors import ReceiptInvalidError, VerificationError
 from airflow_approvals.core.model import ApprovalRequest, Origin, Person, State, digest_of_action
@@ -18,9 +19,11 @@ from airflow_approvals.core.receipt import Receipt, verify_bundle
 from airflow_approvals.core.signature import public_keys_from_json
 from airflow_approvals.ports import Visibility
 from airflow_approvals.service import Service, actor_of
+from airflow_approvals.settings import Settings
 from airflow_approvals.web.callers import policy_file_or_none
 from airflow_approvals.web.ledger import bundle_of, public_keys
 from airflow_approvals.web.pages.abilities import Abilities, abilities_of
+from airflow_approvals.web.pages.deliveries import Told, is_moving, told_of
 from airflow_approvals.web.pages.timeline import MAX_ENTRIES, Happening, timeline_of
 
 _SUCCESSOR = re.compile(r"superseded by ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
@@ -55,15 +58,27 @@ class RequestPage:
     pii_facts: tuple[tuple[str, str], ...]
     timeline: tuple[Happening, ...]
     timeline_is_cut: bool
+    deliveries: tuple[Told, ...]
     check: ReceiptCheck | None
     links: tuple[Link, ...]
     parameters: str
     task_path: str | None
+    lineage: str | None
     successor: str | None
 
     @property
     def is_open(self) -> bool:
         return self.request.state is State.PENDING
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether something is about to be told somewhere."""
+        return is_moving(self.deliveries)
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether something could not be told, and will not be without somebody."""
+        return any(line.tone == "bad" for line in self.deliveries)
 
     @property
     def ends_at(self) -> datetime | None:
@@ -79,31 +94,34 @@ def page_of(
     person: Person,
     *,
     visible_to: Visibility | None,
-    origin: str,
+    outbox: Outbox | None,
+    settings: Settings,
     now: datetime,
 ) -> RequestPage:
-    """Return the page of a request that `person` may see; `origin` is the ledger's name."""
+    """Return the page of a request that `person` may see."""
     # Before the request is read: what happens in between is told by the events that come after.
     after = service.store.ledger_size() - 1
     request = service.store.get_request(request_id)
     prior = find_prior(service.store, request, visible_to)
-    known_policy = policy_file_or_none(service.policies) is not None
+    policy_file = policy_file_or_none(service.policies)
     entries = service.store.entries_of_request(request.id, limit=MAX_ENTRIES)
     successor = _SUCCESSOR.search(request.decided_because)
     return RequestPage(
         request=request,
         after=after,
-        progress=service.progress_of(request) if known_policy else None,
+        progress=service.progress_of(request) if policy_file is not None else None,
         abilities=abilities_of(service, request, person, now=now),
         changes=changes_of(prior, request) if prior is not None else None,
         pii=chart_of(request.evidence.pii),
         pii_facts=_plain_facts(request.evidence.pii),
         timeline_is_cut=len(entries) == MAX_ENTRIES,
         timeline=timeline_of(entries, own_task=_names_of_task(request)),
-        check=check_receipt(service, request, origin=origin, now=now),
+        deliveries=told_of(outbox.deliveries_of(request.id) if outbox else (), policy_file),
+        check=check_receipt(service, request, origin=settings.ledger_origin, now=now),
         links=tuple(_link(address) for address in request.evidence.links),
         parameters=_told(request.action.parameters) if request.action.parameters else "",
         task_path=_task_path(request.origin) if request.origin else None,
+        lineage=_lineage(settings.lineage_url, request.origin) if request.origin else None,
         successor=successor[1] if successor else None,
     )
 
@@ -133,6 +151,14 @@ def _link(address: str) -> Link:
     except ValueError:
         is_web = False
     return Link(text=address, href=address if is_web else None)
+
+
+def _lineage(template: str, origin: Origin) -> str | None:
+    """Return where the lineage of the task is shown; None where no such place is configured."""
+    address = template
+    for name in ("dag_id", "task_id", "run_id"):
+        address = address.replace(f"{{{name}}}", quote(getattr(origin, name), safe=""))
+    return _link(address).href
 
 
 def _names_of_task(request: ApprovalRequest) -> set[str]:

@@ -17,6 +17,7 @@ from airflow_approvals.web.backend import now
 from airflow_approvals.web.callers import policy_file_or_none, the_user, visibility_of
 from airflow_approvals.web.ledger import bundle_of
 from airflow_approvals.web.pages.csrf import token_for
+from airflow_approvals.web.pages.deliveries import find_outbox, given_up
 from airflow_approvals.web.pages.inbox import (
     Inbox,
     View,
@@ -66,12 +67,14 @@ def _inbox(call: Call, wanted: Wanted) -> dict[str, Any]:
     service, user, at = call.backend.service, the_user(call.caller), now()
     policy_file = policy_file_or_none(service.policies)
     after = service.store.ledger_size() - 1
+    visible_to = visibility_of(call.users, user, policy_file)
+    outbox = find_outbox(call.channels)
     found: Inbox = inbox_of(
         service,
         user.person,
         wanted,
         policy_file=policy_file,
-        visible_to=visibility_of(call.users, user, policy_file),
+        visible_to=visible_to,
         now=at,
     )
     return {
@@ -80,6 +83,7 @@ def _inbox(call: Call, wanted: Wanted) -> dict[str, Any]:
         "after": after,
         "wanted": wanted,
         "inbox": found,
+        "given_up": given_up(outbox, service.store, visible_to, now=at) if outbox else None,
         "views": View,
         "states": states_of(wanted.view),
         "policies": [each.name for each in policy_file.policies] if policy_file else [],
@@ -159,7 +163,8 @@ def _request(call: Call, request_id: str) -> RequestPage:
         request_id,
         user.person,
         visible_to=visibility_of(call.users, user, policy_file_or_none(service.policies)),
-        origin=call.backend.settings.ledger_origin,
+        outbox=find_outbox(call.channels),
+        settings=call.backend.settings,
         now=now(),
     )
 

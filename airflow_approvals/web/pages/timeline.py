@@ -42,6 +42,7 @@ _WHAT = {
     "request.superseded": "closed the request, and asked anew",
     "request.revoked": "took the approval back",
     "request.lapsed": "closed the approval",
+    "request.reminded": "reminded everybody who was asked",
     "request.rebound": "bound the request to the changed policy; votes given before do not count",
     "receipt.redeemed": "used the receipt, to write exactly what was approved",
 }
@@ -50,7 +51,6 @@ _CHANNELS = {
     "cli": "from the command line",
     "page": "on the page",
     "slack": "in Slack",
-    "teams": "in Teams",
 }
 _ATTEMPTS = {"open": "to ask", "redeem": "to use the receipt", "outcome": "to report the outcome"}
 
@@ -104,6 +104,8 @@ def _told(kind: str, data: dict[str, Any]) -> tuple[str, str, str]:
             if outcome["published"]:
                 return "published it", outcome["detail"] or f"SHA-256 {outcome['digest']}", "good"
             return "could not publish it", outcome["detail"], "bad"
+        case "request.escalated":
+            return f"told {data['to']} too that this waits", "", "warn"
         case "request.opened":
             return _WHAT[kind], data["action"]["justification"], "plain"
         case _:
