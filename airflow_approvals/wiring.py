@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,8 +97,11 @@ class FilePolicySource:
 
 def build_service(settings: Settings) -> Service:
     """Return the service on Airflow's metadata database; raise `ConfigurationError` if it cannot be built."""
+    from airflow_approvals.channels.slack.groups import LinkedGroups
+    from airflow_approvals.channels.slack.workspace import AirflowWorkspace, Workspaces
     from airflow_approvals.keys import load_signer
     from airflow_approvals.store.engine import open_engine
+    from airflow_approvals.store.identities import SqlIdentities
     from airflow_approvals.store.origins import AirflowOrigins
     from airflow_approvals.store.schema import check_schema
     from airflow_approvals.store.sql import SqlStore
@@ -117,7 +121,12 @@ def build_service(settings: Settings) -> Service:
     return Service(
         store=SqlStore(engine),
         origins=AirflowOrigins(engine),
-        policies=FilePolicySource(Path(settings.policy_file)),
+        policies=LinkedGroups(
+            FilePolicySource(Path(settings.policy_file)),
+            SqlIdentities(engine),
+            Workspaces(AirflowWorkspace),
+            clock=lambda: datetime.now(UTC),
+        ),
         signer=signer,
     )
 
@@ -128,6 +137,7 @@ def build_channels(service: Service, settings: Settings) -> Channels:
     from airflow_approvals.channels.one_way_kinds import one_way_senders
     from airflow_approvals.channels.outbox import Deliveries, Sender
     from airflow_approvals.channels.slack.answers import Answers
+    from airflow_approvals.channels.slack.groups import LinkedGroups
     from airflow_approvals.channels.slack.send import KIND, SlackSender
     from airflow_approvals.channels.slack.workspace import AirflowWorkspace, Workspaces
     from airflow_approvals.store.identities import SqlIdentities
@@ -139,7 +149,8 @@ def build_channels(service: Service, settings: Settings) -> Channels:
             "channels need the SQL store: links and deliveries are kept beside the ledger"
         )
     outbox, identities = SqlOutbox(service.store.engine), SqlIdentities(service.store.engine)
-    workspaces = Workspaces(AirflowWorkspace)
+    groups = service.policies if isinstance(service.policies, LinkedGroups) else None
+    workspaces = groups.workspaces if groups is not None else Workspaces(AirflowWorkspace)
     slack = SlackSender(service, workspaces, base_url=settings.base_url)
     senders: dict[str, Sender] = {KIND: slack, **one_way_senders(service, base_url=settings.base_url)}
     return Channels(
@@ -147,6 +158,7 @@ def build_channels(service: Service, settings: Settings) -> Channels:
         answers=Answers(service=service, outbox=outbox, identities=identities, base_url=settings.base_url),
         identities=identities,
         workspaces=workspaces,
+        groups=groups,
         kinds=frozenset(senders),
     )
 

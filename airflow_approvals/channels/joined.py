@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from airflow_approvals.channels.outbox import Deliveries
 from airflow_approvals.channels.slack.answers import Answers
+from airflow_approvals.channels.slack.groups import LinkedGroups
 from airflow_approvals.channels.slack.identity import Identities
 from airflow_approvals.channels.slack.workspace import Workspaces
 
@@ -18,4 +19,5 @@ class Channels:
     answers: Answers
     identities: Identities
     workspaces: Workspaces
+    groups: LinkedGroups | None  # the policy source, where it asks Slack for members
     kinds: frozenset[str]  # of channels that can be sent to

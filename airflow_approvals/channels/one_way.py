@@ -97,4 +97,4 @@ class OneWaySender:
 def members_of(service: Service, request: ApprovalRequest) -> tuple[Person, ...]:
     """Return whom the request was escalated to, as far as the policy file names them."""
     group = service.policies.current().groups.get(request.escalated_to or "")
-    return tuple(Person(user) for user in group.users) if group else ()
+    return group.people if group else ()

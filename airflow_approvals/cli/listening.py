@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from airflow_approvals.channels.joined import Channels
+from airflow_approvals.channels.slack.groups import keep_fresh
 from airflow_approvals.channels.slack.listening import Listener
 from airflow_approvals.channels.slack.send import KIND
 from airflow_approvals.cli.exits import Exit
@@ -68,9 +69,13 @@ async def _listen(channels: Channels, conn_ids: Sequence[str]) -> None:
         )
         for conn_id in conn_ids
     ]
-    async with asyncio.TaskGroup() as group:
-        for listener in listeners:
-            group.create_task(_listen_to(listener, stopped))
+    fresh = asyncio.create_task(keep_fresh(lambda: channels.groups))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for listener in listeners:
+                group.create_task(_listen_to(listener, stopped))
+    finally:
+        fresh.cancel()
 
 
 async def _listen_to(listener: Listener, stopped: asyncio.Event) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -10,6 +10,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     StrictBool,
     StrictInt,
     StrictStr,
@@ -22,7 +23,7 @@ from pydantic_core import PydanticCustomError
 from airflow_approvals.core.assignment import assign
 from airflow_approvals.core.canonical import digest_of
 from airflow_approvals.core.errors import InvalidRequestError, NoPolicyError, PolicyError
-from airflow_approvals.core.model import Action, Channel
+from airflow_approvals.core.model import Action, Channel, Person
 from airflow_approvals.core.policy_channels import KINDS, AnyChannel, path_in_file
 from airflow_approvals.core.policy_gates import GatedOperator, ProtectedNames, policies_named
 from airflow_approvals.core.policy_match import covers, covers_name, places_of
@@ -55,10 +56,22 @@ class _Part(BaseModel):
 
 
 class Group(_Part):
-    """People who may approve together: named here, or (read by the Slack channel) a Slack user group."""
+    """People who may approve together: named here, or in a Slack user group, or both."""
 
     users: tuple[User, ...] = ()
     slack_usergroup: Annotated[StrictStr, Field(pattern=r"^[A-Z0-9]{2,32}$")] | None = None
+    _linked: tuple[Person, ...] = PrivateAttr(default=())  # no part of the file, nor of its digest
+
+    @property
+    def people(self) -> tuple[Person, ...]:
+        """Everybody in it now, each once: named here, or in the user group with a linked account."""
+        return tuple(dict.fromkeys([*map(Person, self.users), *self._linked]))
+
+    def with_linked(self, people: Iterable[Person]) -> Group:
+        """Return this group with those whom its user group brings."""
+        filled = self.model_copy()
+        filled._linked = tuple(people)  # noqa: SLF001  # a copy of its own kind
+        return filled
 
     @field_validator("users")
     @classmethod
@@ -224,12 +237,23 @@ class PolicyFile(_Part):
             if mismatch is None:
                 return
 
+    def with_linked(self, people: Mapping[str, Iterable[Person]]) -> PolicyFile:
+        """Return this file with the members of Slack's user groups, by the id of those; its digest stays."""
+        groups = {
+            name: group.with_linked(people.get(group.slack_usergroup or "", ()))
+            for name, group in self.groups.items()
+        }
+        return self.model_copy(update={"groups": groups})
+
     def notices(self) -> tuple[str, ...]:
-        """Return one line for every key that is accepted and not acted on in this version."""
-        keys = [
-            f"groups.{name}.slack_usergroup" for name, group in self.groups.items() if group.slack_usergroup
-        ]
-        return tuple(f"{key}: accepted, not acted on in this version" for key in keys)
+        """Return one line for every key that nothing can come of as the file stands."""
+        if any(channel.kind == "slack" for channel in self.channels.values()):
+            return ()
+        return tuple(
+            f"groups.{name}.slack_usergroup: no channel of kind slack is named that could tell who is in it"
+            for name, group in self.groups.items()
+            if group.slack_usergroup
+        )
 
 
 def check_asserted(policy: Policy, asserted: str | None) -> None:

@@ -85,7 +85,7 @@ def progress_of(
 
 def groups_of(policy_file: PolicyFile, person: Person) -> tuple[str, ...]:
     """Return every group that `person` is a member of now, sorted."""
-    return tuple(sorted(name for name, group in policy_file.groups.items() if person in group.users))
+    return tuple(sorted(name for name, group in policy_file.groups.items() if person in group.people))
 
 
 def approver_groups(policy_file: PolicyFile, policy: Policy, person: Person) -> tuple[str, ...]:
@@ -170,7 +170,7 @@ def _any_group(policy: Policy, policy_file: PolicyFile) -> _RuleInForce:
 
 def _members(policy_file: PolicyFile, group: str) -> frozenset[Person]:
     found = policy_file.groups.get(group)
-    return frozenset(Person(user) for user in found.users) if found else frozenset()
+    return frozenset(found.people) if found else frozenset()
 
 
 def _people(filled: Sequence[Person | None]) -> tuple[Person, ...]:

@@ -19,6 +19,9 @@ from airflow_approvals.store import ledger
 from airflow_approvals.store.engine import Database
 from airflow_approvals.store.tables import identity_links, link_codes
 
+_AT_ONCE = 500
+"""Accounts in one question to the database."""
+
 
 class SqlIdentities:
     """Links and codes in Airflow's metadata database; a code is kept as its digest."""
@@ -32,6 +35,19 @@ class SqlIdentities:
         with self._database.reading() as connection:
             found = connection.scalar(query)
         return None if found is None else Person(found)
+
+    def find_people(self, provider: str, team_id: str, user_ids: Sequence[str]) -> Sequence[Person]:
+        """Return whose accounts these are, each person once; accounts that nobody has linked are nobody's."""
+        found: set[str] = set()
+        with self._database.reading() as connection:
+            for start in range(0, len(user_ids), _AT_ONCE):
+                query = select(identity_links.c.person).where(
+                    identity_links.c.provider == provider,
+                    identity_links.c.team_id == team_id,
+                    identity_links.c.user_id.in_(user_ids[start : start + _AT_ONCE]),
+                )
+                found.update(connection.scalars(query))
+        return [Person(person) for person in sorted(found)]
 
     def save_code(self, code: str, told: LinkCode) -> None:
         """Keep the one code that this account was told last."""

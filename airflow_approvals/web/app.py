@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -10,6 +11,7 @@ from fastapi.responses import JSONResponse
 
 from airflow_approvals import __version__
 from airflow_approvals.channels.joined import Channels
+from airflow_approvals.channels.slack.groups import keep_fresh
 from airflow_approvals.service import Service
 from airflow_approvals.settings import Settings
 from airflow_approvals.web import api, identities, reading, slack
@@ -78,12 +80,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     deliveries = DeliveryLoop(backend, channels) if channels is not None else None
     if deliveries is not None:
         deliveries.start()
+    fresh = asyncio.create_task(keep_fresh(lambda: channels.channels.groups if channels else None))
     lineage = LineageLoop(backend, app.state.lineage) if app.state.lineage is not None else None
     if lineage is not None:
         lineage.start()
     try:
         yield
     finally:
+        fresh.cancel()
+        await asyncio.gather(fresh, return_exceptions=True)
         if lineage is not None:
             await lineage.stop()
         if deliveries is not None:

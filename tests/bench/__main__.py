@@ -84,6 +84,16 @@ BENCHES: dict[str, Bench] = {
         },
         short={"pii": {"rows": 20, "exact_rows": 40, "fuzzed": 100, "two_core_rows": 2_000}},
     ),
+    "slack": Bench(
+        modules=("slack",),
+        goals={
+            "click_ms_p99": Goal(bound=300),
+            "freeze_ms_p99": Goal(bound=1_000),
+            "lost": Goal(bound=0),
+            "doubled": Goal(bound=0),
+        },
+        short={"slack": {"prompts": 60, "channels": 10, "clicks": 40}},
+    ),
 }
 PEER_PREFIXES = ("peer_", "hitl_trigger_", "ms_ungated")
 """What a figure's name begins with when it was measured on somebody else's way of doing it."""

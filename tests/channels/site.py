@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
@@ -17,11 +18,14 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from airflow_approvals.channels.slack.groups import LinkedGroups
 from airflow_approvals.channels.slack.identity import new_code
 from airflow_approvals.channels.slack.interactive import SlackUser
 from airflow_approvals.channels.slack.listening import Listener
+from airflow_approvals.channels.slack.workspace import AirflowWorkspace, Workspaces
 from airflow_approvals.core.identity import person_named
 from airflow_approvals.core.model import ApprovalRequest
+from airflow_approvals.store.identities import SqlIdentities
 from airflow_approvals.web.app import create_app
 from airflow_approvals.wiring import build_channels
 from tests.fake_slack.people import FakeSlack
@@ -78,10 +82,17 @@ class SlackSite(Site):
             with self.store.engine.begin() as connection:  # as Airflow has it there
                 connection.execute(text("ALTER TABLE task_instance ALTER COLUMN id TYPE UUID USING id::uuid"))
         self.policy_file.write_text(POLICY, encoding="utf-8")
+        self.late = timedelta(0)  # how far the clock of the user groups is ahead
         self.slack_port = free_port()
         self.slack = FakeSlack(
             address=f"http://127.0.0.1:{self.slack_port}",
             request_url=f"{self.base_url}/approvals/api/v1/slack/interactive",
+        )
+        self.service.policies = self.groups = LinkedGroups(
+            self.service.policies,
+            SqlIdentities(self.store.engine),
+            Workspaces(AirflowWorkspace),
+            clock=lambda: utc_now() + self.late,
         )
         self.channels = build_channels(self.service, self.settings)
         self.app = create_app(lambda: self.service, self.settings, self.users, lambda _: self.channels)

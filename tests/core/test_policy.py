@@ -99,11 +99,20 @@ def test_what_is_not_said_is_the_strict_choice() -> None:
     assert policy.require[0].approvals == 1
 
 
-def test_what_is_accepted_and_not_acted_on_is_said() -> None:
-    keys = [notice.partition(":")[0] for notice in parse(WHOLE).notices()]
-    assert keys == ["groups.data-stewards.slack_usergroup"]
-    assert parse(SMALL).notices() == ()
-    assert all(notice.endswith("accepted, not acted on in this version") for notice in parse(WHOLE).notices())
+def test_a_user_group_that_no_slack_channel_can_tell_of_is_said() -> None:
+    assert parse(WHOLE).notices() == ()
+    without = WHOLE.replace("kind: slack", "kind: webhook").replace(', channel: "C0123456"', "")
+    (notice,) = parse(without).notices()
+    assert notice.startswith("groups.data-stewards.slack_usergroup: no channel of kind slack")
+
+
+def test_a_user_groups_members_are_people_of_the_group_and_no_part_of_the_file() -> None:
+    file = parse(WHOLE)
+    filled = file.with_linked({"S0614TZR7": [Person("dora"), Person("bob")], "S0OTHER": [Person("mallory")]})
+    assert filled.groups["data-stewards"].people == ("alice", "bob", "dora")
+    assert filled.groups["security"].people == ("carol",)
+    assert filled.digest == file.digest
+    assert file.groups["data-stewards"].people == ("alice", "bob")
 
 
 def test_a_policy_cannot_be_changed_once_read() -> None:

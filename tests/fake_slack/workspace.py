@@ -54,6 +54,7 @@ class Message:
     thread_ts: str | None = None
     edits: int = 0
     posted_at: float = 0.0  # on the clock of `time.monotonic`
+    edited_at: float = 0.0
 
 
 @dataclass
@@ -187,6 +188,7 @@ class Workspace:
             return {"error": "message_not_found"}
         message.text, message.blocks = arguments["text"], arguments.get("blocks", [])
         message.edits += 1
+        message.edited_at = time.monotonic()
         return {"channel": message.channel, "ts": message.ts, "text": message.text}
 
     def _chat_postEphemeral(self, arguments: Json) -> Json:  # noqa: N802  # Slack's name
