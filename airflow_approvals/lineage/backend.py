@@ -98,7 +98,7 @@ def patient(config: Mapping[str, Any]) -> dict[str, Any]:
     made = dict(config)
     if made.get("type") == "http":
         made.setdefault("timeout", TIMEOUT)
-        made.setdefault("retry", {"total": 0, "read": 0, "connect": 0})
+        made.setdefault("retry", {"total": 0, "read": 0, "connect": 0, "status_forcelist": []})
     if made.get("type") == "composite":
         made["continue_on_failure"] = False  # or a failure is only logged, and the event is gone
     return made
