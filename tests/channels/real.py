@@ -90,6 +90,11 @@ class RealSite:
         self.env = {
             **airflow_settings(home, port=self.port),
             "AIRFLOW_HOME": str(home),
+            "AIRFLOW__API__SECRET_KEY": "the secret key of the tests",
+            "AIRFLOW__API_AUTH__JWT_SECRET": "the JWT secret of the tests, long enough to sign with",
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "engineer:user,alice:user,bob:user,admin:admin",
+            "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
             "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url,
             "AIRFLOW__APPROVALS__POLICY_FILE": str(home / "policy.yaml"),

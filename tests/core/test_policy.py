@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from airflow_approvals.core.errors import PolicyError
+from airflow_approvals.core.model import Person
 from airflow_approvals.core.policy import (
     Policy,
     PolicyFile,
