@@ -129,13 +129,6 @@ def needs_subject(operator: Operator) -> bool:
     return isinstance(operator, ShiftDate)
 
 
-def leaves_own_shape(operator: Operator) -> bool:
-    """Return whether all that an operator leaves behind is known by `own_shapes`."""
-    if isinstance(operator, Replace):
-        return operator.word is None
-    return isinstance(operator, (Redact, Pseudonym, Hash, Encrypt))
-
-
 def own_shapes(entity_types: frozenset[str]) -> re.Pattern[str]:
     """Return what operators leave behind that can be told from data by its shape alone.
 

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable
 from airflow_approvals.core.errors import InvalidRequestError
 from airflow_approvals.pii.findings import Span
 
+Place = tuple[int, int]
+"""From and up to where in a text."""
+
 
 def settle(spans: Iterable[Span], text: str) -> list[Span]:
     """Return regions in order that cover every character of every span, none of them twice.
@@ -33,15 +36,31 @@ def settle(spans: Iterable[Span], text: str) -> list[Span]:
     return _joined(regions, text)
 
 
-def replace_regions(text: str, regions: Iterable[Span], replacement: Callable[[str, Span], str]) -> str:
-    """Return the text with each region, of those that `settle` gave, replaced."""
+def replace_regions(
+    text: str,
+    regions: Iterable[Span],
+    replacement: Callable[[str, Span], str],
+    written: Iterable[Place] = (),
+) -> tuple[str, list[Place]]:
+    """Return the text with each region, of those that `settle` gave, replaced, and where this was done.
+
+    `written` says where it was done before; none of the regions lies there.
+    """
     pieces: list[str] = []
-    end = 0
-    for region in regions:
-        pieces += (text[end : region.start], replacement(text[region.start : region.end], region))
+    places: list[Place] = []
+    end = moved = 0
+    for region in sorted(
+        [*regions, *(Span("", *place, 0.0) for place in written)], key=lambda one: one.start
+    ):
+        old = text[region.start : region.end]
+        new = replacement(old, region) if region.entity_type else old
+        pieces += (text[end : region.start], new)
+        if new:
+            places.append((region.start + moved, region.start + moved + len(new)))
+        moved += len(new) - len(old)
         end = region.end
     pieces.append(text[end:])
-    return "".join(pieces)
+    return "".join(pieces), places
 
 
 def _joined(regions: list[Span], text: str) -> list[Span]:

@@ -13,17 +13,16 @@ from airflow_approvals.pii.masking.forms import placed_words
 from airflow_approvals.pii.masking.keys import KeyRing
 from airflow_approvals.pii.masking.known_values import ValueIndex, find_few
 from airflow_approvals.pii.masking.leaves import Leaf, parse_json, rebuild, write_json
-from airflow_approvals.pii.masking.operators import (
-    Apply,
-    compile_operator,
-    leaves_own_shape,
-    own_shapes,
-)
+from airflow_approvals.pii.masking.operators import Apply, compile_operator, own_shapes
 from airflow_approvals.pii.masking.rules import ColumnRule, Treatment
-from airflow_approvals.pii.masking.spans import replace_regions, settle
+from airflow_approvals.pii.masking.spans import Place, replace_regions, settle
 
 OwnValues = Mapping[str, str]
 """What a row's own columns say, by searching form, and the entity type of each."""
+
+
+Places = list[list[Place]]
+"""What operators put where, leaf by leaf of one cell."""
 
 
 class Finder(Protocol):
@@ -50,7 +49,7 @@ class TextMasker:
 
     Found spans, what the row's own columns say, and values known from elsewhere are replaced in one step, so
     that nothing is masked twice. A number within an Arrow type that must be masked becomes null, because
-    its type has no place for a word; within JSON text it becomes a string.
+    its type has no place for a word; within JSON (not `typed`) it becomes a string.
     """
 
     def __init__(
@@ -62,16 +61,16 @@ class TextMasker:
         *,
         names: frozenset[str],
         looks: int,
+        typed: bool,
     ) -> None:
         self.masked: Counter[str] = Counter()
         self._rows = 0
+        self._typed = typed
         self._rule = rule
         self._finder = finder
         self._known = known
         self._shapes = own_shapes(names | finder.entity_types)
-        # Only what is known by its shape can be told from data that is yet to be masked.
-        by_found = (*rule.by_entity.values(), rule.otherwise)
-        self._more_looks = looks - 1 if all(map(leaves_own_shape, by_found)) else 0
+        self._more_looks = looks - 1
         self._otherwise = compile_operator(rule.otherwise, keys)
         self._by_entity = {entity: compile_operator(op, keys) for entity, op in rule.by_entity.items()}
         self._leaf_rules = {
@@ -84,34 +83,48 @@ class TextMasker:
 
         A model reads a masked text differently, and may now see what it missed before.
         """
-        made = self._look(values, subjects, own, again=False)
+        made, places = self._look(values, subjects, own, None)
         changed = [row for row, value in enumerate(made) if value != values[row]]
         for _ in range(self._more_looks):
             if not changed:
                 break
             before = [made[row] for row in changed]
-            after = self._look(before, [subjects[row] for row in changed], [{}] * len(changed), again=True)
-            for row, value in zip(changed, after, strict=True):
-                made[row] = value
+            earlier = [places[row] for row in changed]
+            after, now = self._look(before, [subjects[row] for row in changed], [{}] * len(changed), earlier)
+            for row, value, its in zip(changed, after, now, strict=True):
+                made[row], places[row] = value, its
             looked = zip(changed, before, after, strict=True)
             changed = [row for row, one, other in looked if one != other]
-        self._rows += len(values)
         return made
 
     def _look(
-        self, values: Sequence[Any], subjects: Sequence[str], own: Sequence[OwnValues], *, again: bool
-    ) -> list[Any]:
+        self,
+        values: Sequence[Any],
+        subjects: Sequence[str],
+        own: Sequence[OwnValues],
+        earlier: Sequence[Places] | None,
+    ) -> tuple[list[Any], list[Places]]:
+        """Return the masked cells and what operators put where; `earlier` says so of the look before."""
         cells = [self._opened(value) for value in values]
         found = self._find(cells)
         made: list[Any] = []
+        places: list[Places] = []
         for row, (value, opened) in enumerate(zip(values, cells, strict=True)):
-            masking = _LeafMasking(self, found, subjects[row], own[row], typed=opened is value, again=again)
+            masking = _LeafMasking(
+                self,
+                found,
+                subjects[row],
+                own[row],
+                typed=self._typed and opened is value,
+                earlier=earlier[row] if earlier else None,
+            )
             rebuilt = rebuild(opened, masking, (self._rule.column,))
             if opened is value:
                 made.append(rebuilt)
             else:
                 made.append(write_json(rebuilt, value) if masking.changed else value)
-        return made
+            places.append(masking.places)
+        return made, places
 
     def leaf_rule(self, leaf: Leaf) -> tuple[str, Apply | None] | None:
         """Return type and operator of a leaf that has a rule of its own."""
@@ -131,29 +144,36 @@ class TextMasker:
         return apply(text, entity, subject)
 
     def mask_found(
-        self, text: str, found: Sequence[Span], subject: str, own: OwnValues, *, again: bool
-    ) -> str:
-        """Return a text without what was found in it and what is known of it."""
+        self,
+        text: str,
+        found: Sequence[Span],
+        subject: str,
+        own: OwnValues,
+        *,
+        earlier: Sequence[Place] | None,
+    ) -> tuple[str, list[Place]]:
+        """Return a text without what was found in it and what is known of it, and where operators wrote."""
         rule = self._rule
         spans = [
             span
             for span in found
             if span.score >= rule.least_score and span.entity_type not in rule.leave_entities
         ]
+        written = list(earlier or ())
         # A second look takes more for names than there are: these are masked here, and nowhere else.
-        if self._known.collect is not None and not again:
+        if self._known.collect is not None and earlier is None:
             # What lies within something longer (the domain of an address) is not a value by itself.
-            for span in self._outside_placeholders(text, settle(spans, text)):
+            for span in self._outside_written(text, settle(spans, text), written):
                 self._known.collect.add(text[span.start : span.end], span.entity_type)
         regions = settle([*spans, *self._known_spans(text, own)], text)
-        regions = self._outside_placeholders(text, regions)
+        regions = self._outside_written(text, regions, written)
         self.masked.update(region.entity_type for region in regions)
 
         def replacement(piece: str, region: Span) -> str:
             apply = self._by_entity.get(region.entity_type, self._otherwise)
             return apply(piece, region.entity_type, subject)
 
-        return replace_regions(text, regions, replacement)
+        return replace_regions(text, regions, replacement, written)
 
     def _opened(self, value: Any) -> Any:
         if self._rule.treatment is Treatment.LEAVES and isinstance(value, str):
@@ -189,18 +209,18 @@ class TextMasker:
             if entity not in self._rule.leave_entities:
                 yield Span(entity, words.starts[first], words.ends[last], 1.0)
 
-    def _outside_placeholders(self, text: str, regions: list[Span]) -> list[Span]:
+    def _outside_written(self, text: str, regions: list[Span], written: Sequence[Place]) -> list[Span]:
         """Leave out what was masked before: masking a masked table changes nothing."""
-        placeholders = [match.span() for match in self._shapes.finditer(text)]
-        if not placeholders:
+        taken = sorted([*written, *(match.span() for match in self._shapes.finditer(text))])
+        if not taken:
             return regions
-        return [piece for region in regions for piece in _pieces(text, region, placeholders)]
+        return [piece for region in regions for piece in _pieces(text, region, taken)]
 
 
-def _pieces(text: str, region: Span, placeholders: Sequence[tuple[int, int]]) -> Iterator[Span]:
-    """Yield what is left of a region around placeholders; a whole one, or at least two letters or digits."""
+def _pieces(text: str, region: Span, taken: Sequence[Place]) -> Iterator[Span]:
+    """Yield what is left of a region beside what is taken: all, or at least two letters or digits."""
     start = region.start
-    for first, last in [*placeholders, (region.end, region.end)]:
+    for first, last in [*taken, (region.end, region.end)]:
         if last < region.start or first > region.end:
             continue
         end = max(start, min(first, region.end))
@@ -214,7 +234,7 @@ def _pieces(text: str, region: Span, placeholders: Sequence[tuple[int, int]]) ->
 
 
 class _LeafMasking:
-    """Masks the leaves of one cell, and knows afterwards whether any of them changed."""
+    """Masks the leaves of one cell, and knows afterwards whether any of them changed, and where."""
 
     def __init__(
         self,
@@ -224,17 +244,20 @@ class _LeafMasking:
         own: OwnValues,
         *,
         typed: bool,
-        again: bool,
+        earlier: Places | None,
     ) -> None:
         self.changed = False
+        self.places: Places = []
         self._column = column
         self._found = found
         self._subject = subject
         self._own = own
         self._typed = typed
-        self._again = again
+        self._earlier = earlier
 
     def __call__(self, leaf: Leaf) -> Any:
+        number = len(self.places)  # leaves come in the same order each time
+        self.places.append([])
         text, gate = text_of(leaf.value)
         if text is None and isinstance(leaf.value, bytes):
             raise SourceUnreadableError(
@@ -245,14 +268,14 @@ class _LeafMasking:
             return leaf.value
         whole = self._column.leaf_rule(leaf)
         if whole is None:
-            masked = self._column.mask_found(
+            masked, self.places[number] = self._column.mask_found(
                 text,
                 self._found[leaf.context, gate].get(text, ()),
                 self._subject,
                 self._own,
-                again=self._again,
+                earlier=self._earlier[number] if self._earlier is not None else None,
             )
-        elif whole[1] is None or self._again:
+        elif whole[1] is None or self._earlier is not None:
             return leaf.value
         else:
             masked = self._column.mask_whole(text, whole[0], whole[1], self._subject)
