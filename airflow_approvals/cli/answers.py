@@ -1,4 +1,4 @@
-"""`approve`, `deny`, `ask`, `answer`, `cancel`, `revoke`: what people say about a request."""
+"""What people say about a request, from `approve` and `deny` to `standing` and `break-glass`."""
 
 from __future__ import annotations
 
@@ -62,13 +62,44 @@ def revoke(args: Namespace) -> int:
     return _told(args, revoked, f"revoked: request {revoked.id}; nothing can be published with it any more")
 
 
+def standing(args: Namespace) -> int:
+    """Ask that the approval of a request shall answer later runs too."""
+    with connect(args) as client:
+        opened, created = client.open_standing(
+            find_request_id(client, args.request),
+            days=args.days,
+            source=args.source,
+            destination=args.destination,
+        )
+    said = "asked" if created else "asked before"
+    return _told(args, opened, f"{said}: request {opened.id}, for {args.days} days; others must approve it")
+
+
+def break_glass(args: Namespace) -> int:
+    """Show the request and grant it alone."""
+    with connect(args) as client:
+        detail = client.get_request(find_request_id(client, args.request))
+        if args.output == "table":
+            print_request(detail, now=datetime.now(UTC))
+        if not (args.yes or _is_meant("break the glass for")):
+            print_line("nothing was sent")
+            return Exit.USAGE
+        granted = client.break_glass(
+            detail.request.id,
+            reason=args.reason,
+            revision=detail.request.revision,
+            channel=Channel.CLI.value,
+        )
+    return _told(args, granted, "the glass is broken: exactly these bytes may be published now; all are told")
+
+
 def _vote(args: Namespace, verdict: Verdict) -> int:
     with connect(args) as client:
         detail = client.get_request(find_request_id(client, args.request))
         if args.output == "table":
             print_request(detail, now=datetime.now(UTC))
         # The vote carries the revision that was shown: if the request changes meanwhile, it is refused.
-        if not (args.yes or _is_meant(verdict)):
+        if not (args.yes or _is_meant(verdict.value)):
             print_line("nothing was sent")
             return Exit.USAGE
         voted = client.vote(
@@ -81,11 +112,11 @@ def _vote(args: Namespace, verdict: Verdict) -> int:
     return _told(args, voted, _said(verdict, voted))
 
 
-def _is_meant(verdict: Verdict) -> bool:
+def _is_meant(what: str) -> bool:
     if not sys.stdin.isatty():
-        raise InvalidRequestError(f"to {verdict} without a terminal to ask in, add --yes")
+        raise InvalidRequestError(f"to {what} without a terminal to ask in, add --yes")
     # As `Text`: in a string, rich would take [y/N] for markup.
-    reply = stdout().input(Text(f"\n{verdict.value.capitalize()} exactly this? [y/N] "))
+    reply = stdout().input(Text(f"\n{what.capitalize()} exactly this? [y/N] "))
     return reply.strip().lower() in ("y", "yes")
 
 

@@ -20,6 +20,7 @@ from airflow_approvals.core.errors import ApprovalsError, NotAuthenticatedError,
 if TYPE_CHECKING:
     import httpx
 
+    from airflow_approvals.core.policy import PolicyFile
     from airflow_approvals.settings import Settings
 
 MAX_SKEW = timedelta(seconds=60)
@@ -128,6 +129,18 @@ def _policy_findings(path: Path) -> Iterator[Finding]:
     )
     for notice in policy_file.notices():
         yield Finding(subject="policy file", level="note", text=notice)
+    yield from _channel_findings(policy_file, path)
+
+
+def _channel_findings(policy_file: PolicyFile, path: Path) -> Iterator[Finding]:
+    from airflow_approvals.channels.checking import channel_problems
+
+    problems = channel_problems(policy_file, path.read_text(encoding="utf-8"), name=str(path))
+    for problem in problems:
+        yield Finding(subject="channels", level="wrong", text=problem)
+    if policy_file.channels and not problems:
+        text = f"{', '.join(policy_file.channels)}: their connections and notifiers can be used from here"
+        yield Finding(subject="channels", level="ok", text=text)
 
 
 def _enforcement_findings(settings: Settings) -> Iterator[Finding]:

@@ -176,6 +176,31 @@ COMMANDS: tuple[Command | Group, ...] = (
         options=(_REQUEST, _REASON, *_SERVER),
     ),
     Command(
+        name="standing",
+        help="Ask that an approval shall stand for some days; others decide",
+        function="airflow_approvals.cli.answers:standing",
+        options=(
+            _REQUEST,
+            Option(
+                ("--days",), "for how long; the policy says how long at most", {"type": int, "required": True}
+            ),
+            Option(("--source",), "a glob that later sources may fit, such as s3://stage/daily/*/x.parquet"),
+            Option(("--destination",), "a glob that later destinations may fit"),
+            *_SERVER,
+        ),
+    ),
+    Command(
+        name="break-glass",
+        help="Approve alone and at once in an emergency; every channel is told",
+        function="airflow_approvals.cli.answers:break_glass",
+        options=(
+            _REQUEST,
+            Option(("-r", "--reason"), "why, for those who look at it afterwards", {"required": True}),
+            _YES,
+            *_SERVER,
+        ),
+    ),
+    Command(
         name="request",
         help="Ask for an approval yourself",
         function="airflow_approvals.cli.opening:open_request",
@@ -206,7 +231,39 @@ COMMANDS: tuple[Command | Group, ...] = (
                 name="check",
                 help="Check a policy file without a server",
                 function="airflow_approvals.cli.policies:check",
-                options=(Option(("file",), "the policy file"), _OUTPUT),
+                options=(
+                    Option(("file",), "the policy file"),
+                    Option(
+                        ("--channels",),
+                        "also whether every channel's connection or notifier can be used on this machine",
+                        {"action": "store_true"},
+                    ),
+                    _OUTPUT,
+                ),
+            ),
+            Command(
+                name="test",
+                help="Run the cases written beside a policy file; exit code 1 where one fails",
+                function="airflow_approvals.cli.policies:test",
+                options=(
+                    Option(("file",), "the policy file"),
+                    Option(
+                        ("--cases",),
+                        "the cases; beside policy.yaml that is policy.cases.yaml",
+                        {"metavar": "FILE"},
+                    ),
+                    _OUTPUT,
+                ),
+            ),
+            Command(
+                name="diff",
+                help="Say what a change of the policy file makes weaker; exit code 1 where it does",
+                function="airflow_approvals.cli.policies:diff",
+                options=(
+                    Option(("old",), "the policy file as it is"),
+                    Option(("new",), "the policy file as it would be"),
+                    _OUTPUT,
+                ),
             ),
             Command(
                 name="explain",
@@ -250,6 +307,11 @@ COMMANDS: tuple[Command | Group, ...] = (
                     Option(("file",), "an export; the server's ledger unless given", {"nargs": "?"}),
                     _KEY,
                     _CHECKPOINT,
+                    Option(
+                        ("--witness",),
+                        "where heads were published: the ledger must agree with all of them",
+                        {"metavar": "PATH"},
+                    ),
                     *_SERVER,
                 ),
             ),
@@ -279,11 +341,31 @@ COMMANDS: tuple[Command | Group, ...] = (
         ),
     ),
     Command(
+        name="evidence",
+        help="Write a report of a period that stands on its own, for auditors",
+        function="airflow_approvals.cli.evidence:make",
+        options=(
+            Option(
+                ("--since",),
+                "from this day or time on, in UTC unless it says otherwise",
+                {"required": True, "metavar": "TIME"},
+            ),
+            Option(("--until",), "up to this one, without it; now unless given", {"metavar": "TIME"}),
+            Option(("--out",), "the folder to make", {"required": True, "metavar": "DIR"}),
+            _KEY,
+            *_SERVER,
+        ),
+    ),
+    Command(
         name="verify",
-        help="Verify a receipt or a ledger export offline, with the public key alone",
+        help="Verify receipts, a ledger export or an evidence package offline, with the public key alone",
         function="airflow_approvals.cli.ledgers:verify_offline",
         options=(
-            Option(("files",), "receipt bundles and ledger exports", {"nargs": "+", "metavar": "FILE"}),
+            Option(
+                ("files",),
+                "receipt bundles, ledger exports and folders made by `evidence`",
+                {"nargs": "+", "metavar": "FILE"},
+            ),
             _KEY,
             _CHECKPOINT,
             Option(

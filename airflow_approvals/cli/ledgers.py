@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_approvals.cli.exits import Exit
 from airflow_approvals.cli.offline import (
@@ -21,6 +21,9 @@ from airflow_approvals.cli.offline import (
 from airflow_approvals.cli.output import moment, print_json, print_line
 from airflow_approvals.core.model import to_json
 from airflow_approvals.core.moments import rfc3339
+
+if TYPE_CHECKING:
+    from airflow_approvals.evidence.package import Package
 
 
 def export(args: Namespace) -> int:
@@ -46,11 +49,13 @@ def verify(args: Namespace) -> int:
     keys = load_keys([Path(key) for key in args.key])
     checkpoints = [Path(note) for note in args.checkpoint]
     if args.file:
-        return _told(args, [verify_ledger_at(Path(args.file), keys, checkpoints=checkpoints)])
+        path = Path(args.file)
+        return _told(args, [verify_ledger_at(path, keys, checkpoints=checkpoints, witness=args.witness)])
     with tempfile.NamedTemporaryFile(prefix="ledger-", suffix=".jsonl") as stream:
         fetch(args, stream)
         stream.flush()
-        return _told(args, [verify_ledger_at(Path(stream.name), keys, checkpoints=checkpoints)])
+        path = Path(stream.name)
+        return _told(args, [verify_ledger_at(path, keys, checkpoints=checkpoints, witness=args.witness)])
 
 
 def verify_offline(args: Namespace) -> int:
@@ -76,18 +81,32 @@ def fetch(args: Namespace, stream: BinaryIO | Any) -> int:
     return size
 
 
-def _told(args: Namespace, verified: Iterable[VerifiedReceipt | VerifiedLedger]) -> int:
+def _told(args: Namespace, verified: Iterable[VerifiedReceipt | VerifiedLedger | Package]) -> int:
     if args.output == "json":
         print_json({"verified": [_as_json(one) for one in verified]})
         return Exit.OK
     now = datetime.now(UTC)
     for one in verified:
-        for line in _ledger_lines(one, now) if isinstance(one, VerifiedLedger) else _receipt_lines(one, now):
+        for line in _lines_of(one, now):
             print_line(line)
     return Exit.OK
 
 
-def _as_json(one: VerifiedReceipt | VerifiedLedger) -> dict[str, Any]:
+def _lines_of(one: VerifiedReceipt | VerifiedLedger | Package, now: datetime) -> Iterable[str]:
+    if isinstance(one, VerifiedLedger):
+        return _ledger_lines(one, now)
+    if isinstance(one, VerifiedReceipt):
+        return _receipt_lines(one, now)
+    from airflow_approvals.cli.evidence import package_lines
+
+    return (f"{one.path}: the evidence holds, and says what its ledger says", *package_lines(one))
+
+
+def _as_json(one: VerifiedReceipt | VerifiedLedger | Package) -> dict[str, Any]:
+    if not isinstance(one, VerifiedReceipt | VerifiedLedger):
+        from airflow_approvals.cli.evidence import package_json
+
+        return package_json(one)
     if isinstance(one, VerifiedLedger):
         report = one.report
         return {
@@ -99,6 +118,7 @@ def _as_json(one: VerifiedReceipt | VerifiedLedger) -> dict[str, Any]:
             "keyids": list(report.keyids),
             "checkpoints": report.checkpoints,
             "known_checkpoints": report.known_checkpoints,
+            "known_size": report.known_size,
             "trust_on_first_use": report.trust_on_first_use,
         }
     receipt = one.receipt
@@ -150,6 +170,8 @@ def _ledger_lines(one: VerifiedLedger, now: datetime) -> Iterable[str]:
     yield f"  entries     {report.entries:,}, none changed, missing or moved"
     yield f"  root        {report.root}"
     yield f"  checkpoints {report.checkpoints} in the file, {report.known_checkpoints} from elsewhere"
+    if report.known_checkpoints:
+        yield f"  witnessed   up to entry {report.known_size:,} of {report.entries:,}"
     yield f"  signed by   key {', '.join(report.keyids)}"
     if report.trust_on_first_use:
         yield "  note        the key came with the ledger itself; give --key to hold it against one you know"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from airflow_approvals.core.checkpoint import Checkpoint, verify_checkpoint
 from airflow_approvals.core.dsse import read_json
@@ -21,8 +22,13 @@ from airflow_approvals.core.export import FORMAT, MAX_LINE, LedgerReport, verify
 from airflow_approvals.core.receipt import Receipt, Subject, verify_bundle, verify_receipt
 from airflow_approvals.core.signature import PublicKey, PublicKeys, by_keyid, public_keys_in
 
+if TYPE_CHECKING:
+    from airflow_approvals.evidence.package import Package
+
 _EXPORT_START = f'{{"format":"{FORMAT}"'.encode()
 _BUFFER = 1 << 20
+MANIFEST = "manifest.json"
+"""By this file the folder of an evidence package is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,17 +54,19 @@ def verify_paths(
     *,
     data: Sequence[Path] = (),
     checkpoints: Sequence[Path] = (),
-) -> tuple[VerifiedReceipt | VerifiedLedger, ...]:
-    """Verify receipts, receipt bundles and ledger exports, in that order; raise for the first that is wrong.
+) -> tuple[VerifiedReceipt | VerifiedLedger | Package, ...]:
+    """Verify receipts, ledger exports and evidence packages; raise for the first that is wrong.
 
     `data` are local files or folders that every receipt must name. The checkpoints inside bundles, and the
     notes in the files `checkpoints`, must agree with every export. An error carries the path as its note.
     """
-    exports = [path for path in paths if _is_export(path)]
-    receipts = [verify_receipt_at(path, keys, data=data) for path in paths if path not in exports]
+    packages = [path for path in paths if (path / MANIFEST).is_file()]
+    exports = [path for path in paths if path not in packages and _is_export(path)]
+    single = [path for path in paths if path not in packages and path not in exports]
+    receipts = [verify_receipt_at(path, keys, data=data) for path in single]
     known = [one.receipt.ledger.checkpoint for one in receipts if one.receipt.ledger]
     ledgers = [verify_ledger_at(path, keys, checkpoints=checkpoints, known=known) for path in exports]
-    return (*receipts, *ledgers)
+    return (*receipts, *ledgers, *(verify_package_at(path, keys) for path in packages))
 
 
 def verify_receipt_at(path: Path, keys: PublicKeys | None, *, data: Sequence[Path] = ()) -> VerifiedReceipt:
@@ -76,17 +84,32 @@ def verify_receipt_at(path: Path, keys: PublicKeys | None, *, data: Sequence[Pat
     return VerifiedReceipt(path=path, receipt=receipt, data=tuple(data))
 
 
+def verify_package_at(path: Path, keys: PublicKeys | None) -> Package:
+    """Verify an evidence package: make it again from its ledger, and compare every byte."""
+    from airflow_approvals.evidence.package import verify_package
+
+    with _about(path):
+        return verify_package(path, keys)
+
+
 def verify_ledger_at(
     path: Path,
     keys: PublicKeys | None,
     *,
     checkpoints: Sequence[Path] = (),
     known: Iterable[Checkpoint] = (),
+    witness: str | None = None,
 ) -> VerifiedLedger:
     """Verify one ledger export; `keys` None takes the keys inside it, and the report says so.
 
-    `checkpoints` are files with a signed note each, `known` are verified ones.
+    `checkpoints` are files with a signed note each, `known` are verified ones. A `witness` must agree with
+    all that it has kept; without `keys`, its keys are taken and none of the export's.
     """
+    if witness is not None:
+        from airflow_approvals.witness import open_witness, read_witness
+
+        seen = read_witness(open_witness(witness), keys)
+        keys, known = seen.keys, [*known, *seen.checkpoints]
     if checkpoints and keys is None:
         raise ConfigurationError(f"{path}: a checkpoint is verified with a public key; give that too")
     outside = [_checkpoint_at(each, keys or {}) for each in checkpoints]

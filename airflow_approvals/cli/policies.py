@@ -1,17 +1,21 @@
-"""`policy check` and `policy explain`: is the file sound, and what would it require."""
+"""`policy check`, `test`, `diff` and `explain`: is the file sound, and what does it require."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from airflow_approvals.cli.exits import Exit
 from airflow_approvals.cli.opening import action_of, evidence_of
 from airflow_approvals.cli.output import print_json, print_line
 from airflow_approvals.cli.session import connect
+from airflow_approvals.core.errors import PolicyError
 from airflow_approvals.core.identity import person_named
 from airflow_approvals.core.model import to_json
 from airflow_approvals.core.policy import PolicyFile, parse_policy_file
+from airflow_approvals.core.policy_cases import CaseResult, parse_cases, run_cases
+from airflow_approvals.core.policy_diff import diff as find_differences
 from airflow_approvals.core.policy_explain import explain as explain_offline
 
 
@@ -19,6 +23,8 @@ def check(args: Namespace) -> int:
     """Name every problem of a policy file with its line, or say that it is sound."""
     policy_file = _read(args.file)
     notices = policy_file.notices()
+    if args.channels:
+        _check_channels(policy_file, args.file)
     if args.output == "json":
         names = [policy.name for policy in policy_file.policies]
         print_json({"valid": True, "digest": policy_file.digest, "policies": names, "notices": list(notices)})
@@ -27,6 +33,42 @@ def check(args: Namespace) -> int:
         print_line(f"note: {notice}", style="yellow")
     print_line(f"{args.file}: sound, {len(policy_file.policies)} policies, digest {policy_file.digest[:16]}")
     return Exit.OK
+
+
+def test(args: Namespace) -> int:
+    """Play the cases of a policy file, and say which do not come out as written."""
+    path = Path(args.file)
+    cases_path = Path(args.cases) if args.cases else path.with_name(f"{path.stem}.cases{path.suffix}")
+    cases = parse_cases(cases_path.read_text(encoding="utf-8"), name=str(cases_path))
+    results = run_cases(_read(args.file), cases.cases)
+    failed = [result for result in results if result.differences]
+    if args.output == "json":
+        print_json({"ok": not failed, "cases": [_case_json(result) for result in results]})
+        return Exit.ERROR if failed else Exit.OK
+    for result in results:
+        print_line(f"{'FAILED' if result.differences else 'passed'}  {result.case.name}")
+        for difference in result.differences:
+            print_line(f"        {difference}", style="red")
+    passed = f"{len(results) - len(failed)} of {len(results)} cases passed"
+    print_line(passed, style="bold red" if failed else "bold green")
+    return Exit.ERROR if failed else Exit.OK
+
+
+def diff(args: Namespace) -> int:
+    """Say what a change of the policy file makes weaker, what stricter, and what else differs."""
+    differences = find_differences(_read(args.old), _read(args.new))
+    weaker = any(each.effect == "weaker" for each in differences)
+    if args.output == "json":
+        print_json({"weaker": weaker, "differences": [to_json(each) for each in differences]})
+        return Exit.ERROR if weaker else Exit.OK
+    for each in differences:
+        style = "red" if each.effect == "weaker" else ""
+        print_line(f"{each.effect:<9}{each.where}: {each.told}", style=style)
+    if not differences:
+        print_line("no difference: the two files demand the same")
+    elif not weaker:
+        print_line("nothing gets weaker", style="green")
+    return Exit.ERROR if weaker else Exit.OK
 
 
 def explain(args: Namespace) -> int:
@@ -49,6 +91,26 @@ def explain(args: Namespace) -> int:
         for sentence in body["sentences"]:
             print_line(sentence)
     return Exit.OK
+
+
+def _check_channels(policy_file: PolicyFile, path: str) -> None:
+    from airflow_approvals.channels.checking import channel_problems
+
+    problems = channel_problems(policy_file, Path(path).read_text(encoding="utf-8"), name=path)
+    if problems:
+        raise PolicyError("\n".join(problems))
+
+
+def _case_json(result: CaseResult) -> dict[str, Any]:
+    return {
+        "name": result.case.name,
+        "passed": not result.differences,
+        "decision": result.played.decision,
+        "policy": result.played.policy,
+        "turned_away": list(result.played.turned_away),
+        "because": result.played.because,
+        "differences": list(result.differences),
+    }
 
 
 def _read(path: str) -> PolicyFile:

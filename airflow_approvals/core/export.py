@@ -52,6 +52,7 @@ class LedgerReport:
     head: Checkpoint
     checkpoints: int  # verified inside the file, the head included
     known_checkpoints: int  # given from outside, and agreeing
+    known_size: int  # entries under the largest of them
     keyids: tuple[str, ...]  # of the keys that were accepted
     trust_on_first_use: (
         bool  # True: the keys came with the file, so it proves only that it agrees with itself
@@ -116,6 +117,7 @@ def verify_export(
         head=head,
         checkpoints=walk.checkpoints + 1,
         known_checkpoints=len(others),
+        known_size=others[-1].size if others else 0,
         keyids=tuple(keys),
         trust_on_first_use=trusted_keys is None,
     )

@@ -72,6 +72,29 @@ def covers_name(glob: str, name: str) -> bool:
     return _run(glob, name, is_star=lambda part: part == "*", fits=lambda part, item: part == item)
 
 
+def is_within(inner: str, outer: str) -> bool:
+    """Return whether `outer` surely covers every place that the glob `inner` does; False when in doubt."""
+    if outer == "**" or inner == outer:
+        return True
+    if inner == "**":
+        return False
+    narrow, wide = (_place_of(unicodedata.normalize("NFC", glob), glob) for glob in (inner, outer))
+    if wide.user and narrow.user != wide.user:
+        return False
+    return _run(
+        (wide.scheme, wide.authority, *wide.segments),
+        (narrow.scheme, narrow.authority, *narrow.segments),
+        is_star=lambda part: part == "**",
+        # `**` may stand for several segments, which no `*` covers.
+        fits=lambda part, item: item != "**" and is_within_name(item, part),
+    )
+
+
+def is_within_name(inner: str, outer: str) -> bool:
+    """Return whether the glob `outer` covers every name that the glob `inner` does."""
+    return covers_name(outer, inner)  # a star of `inner` is met by a star of `outer` alone
+
+
 def check_glob(glob: str) -> None:
     """Raise `ValueError` unless `glob` is one that can cover a URI."""
     if any(character in "?[]{}" for character in glob):

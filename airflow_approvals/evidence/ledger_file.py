@@ -66,7 +66,11 @@ class LedgerFile:
         self._stream = path.open("rb", buffering=_BUFFER)
 
     def __enter__(self) -> Self:
-        self._index()
+        try:
+            self._index()
+        except BaseException:
+            self._stream.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -108,11 +108,6 @@ def verify_package(folder: Path, keys: PublicKeys | None) -> Package:
     )
 
 
-def is_package(folder: Path) -> bool:
-    """Return whether `folder` looks like an evidence package."""
-    return (folder / MANIFEST).is_file()
-
-
 def _derive(
     out: Path,
     ledger_path: Path,

@@ -31,18 +31,11 @@ class Envelopes:
         self._at: dict[int, tuple[int, int]] = {}
 
     def __enter__(self) -> Self:
-        offset = 0
-        for line in self._stream:
-            try:
-                index = int(json.loads(line)["ledger"]["index"])
-            except (ValueError, KeyError, TypeError, RecursionError):
-                raise ReceiptInvalidError(
-                    "receipts: a line that is no receipt; make the package anew"
-                ) from None
-            if index in self._at:
-                raise ReceiptInvalidError(f"receipts: entry {index} has two; make the package anew")
-            self._at[index] = (offset, len(line))
-            offset += len(line)
+        try:
+            self._index()
+        except BaseException:
+            self._stream.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -57,6 +50,20 @@ class Envelopes:
             )
         offset, length = self._at[index]
         return json.loads(os.pread(self._stream.fileno(), length, offset))["envelope"]
+
+    def _index(self) -> None:
+        offset = 0
+        for line in self._stream:
+            try:
+                index = int(json.loads(line)["ledger"]["index"])
+            except (ValueError, KeyError, TypeError, RecursionError):
+                raise ReceiptInvalidError(
+                    "receipts: a line that is no receipt; make the package anew"
+                ) from None
+            if index in self._at:
+                raise ReceiptInvalidError(f"receipts: entry {index} has two; make the package anew")
+            self._at[index] = (offset, len(line))
+            offset += len(line)
 
 
 class Tree:

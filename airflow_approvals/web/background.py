@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from airflow_approvals.core.errors import ApprovalsError
+from airflow_approvals.core.errors import ApprovalsError, VerificationError
 from airflow_approvals.core.model import State
+from airflow_approvals.core.signature import public_keys_from_json
 from airflow_approvals.ports import RequestFilter
 from airflow_approvals.service import Service
 from airflow_approvals.web.backend import Backend, now
-from airflow_approvals.web.ledger import ensure_checkpoint
+from airflow_approvals.web.ledger import ensure_checkpoint, public_keys
+from airflow_approvals.witness import open_witness, publish
 
 _BATCH = 100
 _PAGE = 500
@@ -29,6 +31,7 @@ class Background:
         self._backend = backend
         self._followed: str | None = None
         self._key_recorded = False
+        self._witnessed_at: datetime | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -50,6 +53,7 @@ class Background:
             self._remind,
             self._record_key,
             self._sign_checkpoint,
+            self._publish_to_witness,
         ):
             try:
                 await self._backend.run(step, now())
@@ -96,6 +100,27 @@ class Background:
 
     def _sign_checkpoint(self, at: datetime) -> None:
         ensure_checkpoint(self._service, self._backend.settings.ledger_origin, now=at)
+
+    def _publish_to_witness(self, at: datetime) -> None:
+        """Publish the head every `witness_interval` seconds; a ledger that does not go on is said loudly."""
+        settings = self._backend.settings
+        due = self._witnessed_at is None or at - self._witnessed_at >= timedelta(
+            seconds=settings.witness_interval
+        )
+        signed = self._service.store.last_checkpoint()
+        if not settings.witness or not due or signed is None:
+            return
+        self._witnessed_at = at
+        try:
+            publish(
+                open_witness(settings.witness),
+                self._service.store,
+                size=signed[0],
+                note=signed[1],
+                keys=public_keys_from_json(public_keys(self._service)),
+            )
+        except VerificationError as found:
+            log.critical("witness: %s", found)
 
     @property
     def _service(self) -> Service:

@@ -1,0 +1,252 @@
+"""A package tells what the ledger tells, no more and no less, and shows when anything in it was changed."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_approvals.cli.exits import Exit
+from airflow_approvals.cli.main import main
+from airflow_approvals.core.errors import InvalidRequestError, VerificationError
+from airflow_approvals.core.receipt import verify_bundle
+from airflow_approvals.core.signature import by_keyid
+from airflow_approvals.evidence.ledger_file import Period
+from airflow_approvals.evidence.package import make_package, verify_package
+from airflow_approvals.evidence.summary import SECTIONS
+from tests.evidence.conftest import NOON, Made, Office, package_of
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_package_verifies_and_needs_nothing_but_itself(made: Made) -> None:
+    assert verify_package(made.folder, None).summary == made.package.summary
+    keys = by_keyid([made.office.signer.public_key])
+    assert verify_package(made.folder, keys).report.trust_on_first_use is False
+    assert main(["verify", str(made.folder)]) == Exit.OK
+
+
+def test_counts_equal_those_of_the_ledger(made: Made) -> None:
+    entries = made.office.entries()
+    kinds = Counter(entry["kind"] for entry in entries)
+    summary = made.package.summary
+    assert made.manifest["counts"] == dict(sorted(kinds.items()))
+    assert summary.cases == kinds["request.opened"] == len(rows_of(made.folder / "actions.csv"))
+    assert summary.approvals == summary.receipts == kinds["request.approved"]
+    assert summary.refusals == kinds["attempt.refused"]
+    assert summary.grants["break_glass"] == kinds["glass.broken"] == 1
+    assert summary.published == kinds["outcome.reported"]
+    assert summary.states["denied"] == kinds["request.denied"]
+    assert summary.states["expired"] == kinds["request.expired"]
+    page = (made.folder / "index.html").read_text(encoding="utf-8")
+    assert page.count("<article ") == kinds["request.opened"]
+    assert f"<b>{kinds['request.approved']:,}</b> <span>approvals</span>" in page
+    for kind, count in kinds.items():
+        assert f'<td>{kind}</td><td class="number">{count}</td>' in page
+
+
+def test_counts_of_a_part_of_the_time_equal_those_of_the_ledger(office: Office, tmp_path: Path) -> None:
+    period = Period(since=NOON + timedelta(hours=2), until=NOON + timedelta(days=1, hours=2))
+    package = package_of(office, tmp_path / "part", period)
+    since, until = period.bounds
+    entries = [entry for entry in office.entries() if since <= entry["time"] < until]
+    kinds = Counter(entry["kind"] for entry in entries)
+    assert 0 < len(entries) < office.store.ledger_size()
+    assert package.summary.cases == len({entry["request_id"] for entry in entries} - {None})
+    assert package.summary.approvals == kinds["request.approved"]
+    assert package.summary.published == kinds["outcome.reported"]
+    assert package.summary.refusals == kinds["attempt.refused"]
+    assert verify_package(tmp_path / "part", None).summary.cases == package.summary.cases
+
+
+def test_every_list_has_what_belongs_there_or_says_that_there_is_none(made: Made) -> None:
+    found = {name: len(notables) for name, notables in made.package.summary.notable.items()}
+    assert found == {
+        "break_glass": 1,
+        "own_approvals": 1,
+        "own_attempts": 2,
+        "denied_attempts": 2,
+        "not_as_approved": 1,
+        "without_approval": 0,
+        "unused": 1,
+        "standing": 3,
+        "policy_changes": 1,
+        "keys": 1,
+        "identities": 0,
+        "other": 0,
+    }
+    rows = rows_of(made.folder / "exceptions.csv")
+    assert {row["list"] for row in rows} == set(SECTIONS)
+    assert [row["what"] for row in rows if row["list"] == "without_approval"] == ["none"]
+    page = (made.folder / "index.html").read_text(encoding="utf-8")
+    assert page.count("None in this period.") == 3
+
+
+def test_checks_fail_where_something_was_not_as_it_should_be(made: Made) -> None:
+    holds = {check.name: check.holds for check in made.package.checks}
+    assert not holds["separation_of_duties"]  # erin approved her own, as the policy allows
+    assert not holds["published_as_approved"]
+    assert all(
+        held for name, held in holds.items() if name not in ("separation_of_duties", "published_as_approved")
+    )
+
+
+def test_the_page_says_in_plain_english_who_did_what_under_which_policy(made: Made) -> None:
+    page = (made.folder / "index.html").read_text(encoding="utf-8")
+    assert "engineer, by the task export · publish · scheduled__" in page
+    assert "export 5,000 rows (195.3 KiB) from file:///staged/big.parquet to file:///outbox/big.parq" in page
+    assert "Personal data found before masking: 5,000 (EMAIL_ADDRESS 5,000) cells. After masking: 0" in page
+    assert "alice (stewards) approved it from api on 2026-03-01 13:00:00 UTC" in page
+    assert "Break glass: dana of oncall granted it alone" in page
+    assert "OTHER bytes than were approved" in page
+
+
+def test_what_comes_from_outside_can_neither_run_nor_repaint(made: Made) -> None:
+    page = (made.folder / "index.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "\u202e" not in page
+    assert "[U+202E]&lt;script&gt;" in page
+    assert "default-src 'none'" in page
+    assert not [row for row in rows_of(made.folder / "exceptions.csv") if row["what"].startswith("=")]
+
+
+def test_every_receipt_stands_alone_with_its_proof(made: Made) -> None:
+    keys = by_keyid([made.office.signer.public_key])
+    lines = (made.folder / "receipts.jsonl").read_bytes().splitlines()
+    receipts = [verify_bundle(json.loads(line), keys) for line in lines]
+    assert len(receipts) == made.package.summary.approvals
+    assert {receipt.grant.kind.value for receipt in receipts if receipt.grant} == {"standing", "break_glass"}
+
+
+def test_the_same_ledger_and_period_make_the_same_package(made: Made, whole: Period, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / "ledger.jsonl").write_bytes((made.folder / "ledger.jsonl").read_bytes())
+    make_package(again, made.folder / "receipts.jsonl", whole, keys=None, made_at=made.office.now)
+    for path in made.folder.iterdir():
+        assert path.read_bytes() == (again / path.name).read_bytes(), path.name
+
+
+def changed(name: str, old: str, new: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        content = (folder / name).read_text(encoding="utf-8")
+        assert old in content
+        (folder / name).write_text(content.replace(old, new, 1), encoding="utf-8")
+
+    return change
+
+
+def without_last_receipt(folder: Path) -> None:
+    lines = (folder / "receipts.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "receipts.jsonl").write_bytes(b"".join(lines[:-1]))
+
+
+def receipts_swapped(folder: Path) -> None:
+    first, second, *rest = (
+        json.loads(line) for line in (folder / "receipts.jsonl").read_bytes().splitlines()
+    )
+    first["envelope"], second["envelope"] = second["envelope"], first["envelope"]
+    (folder / "receipts.jsonl").write_text("\n".join(map(json.dumps, [first, second, *rest])) + "\n")
+
+
+def receipt_twice(folder: Path) -> None:
+    content = (folder / "receipts.jsonl").read_bytes()
+    (folder / "receipts.jsonl").write_bytes(content + content.splitlines(keepends=True)[0])
+
+
+def ledger_cut(folder: Path) -> None:
+    lines = (folder / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "ledger.jsonl").write_bytes(b"".join(lines[:-1]))
+
+
+TAMPERINGS: dict[str, Callable[[Path], None]] = {
+    "a name in the report": changed("index.html", "mallory", "nobody"),
+    "a number in the report": changed("index.html", "5,000 rows", "5 rows"),
+    "an action in the table": changed("actions.csv", "big.parquet", "small.parquet"),
+    "an emergency taken out of the table": changed("exceptions.csv", "break_glass", "other"),
+    "a control's state": changed("oscal.json", "not-satisfied", "satisfied"),
+    "the mapping": changed("controls.yaml", "separation_of_duties", "ledger_intact"),
+    "the head": changed("checkpoint.txt", ORIGIN := "evidence.example", "evidence.exemple"),
+    "the keys": changed("keys.json", '"keyid":"', '"keyid":"0'),
+    "an entry of the ledger": changed("ledger.jsonl", "mallory", "malory"),
+    "the ledger cut": ledger_cut,
+    "the period": changed("manifest.json", '"since": "2026-02', '"since": "2026-01'),
+    "a receipt left out": without_last_receipt,
+    "two receipts exchanged": receipts_swapped,
+    "a receipt twice": receipt_twice,
+    "a file left out": lambda folder: (folder / "oscal.json").unlink(),
+    "a file put in": lambda folder: (folder / "index2.html").touch(),
+    "of another version": changed("manifest.json", '"version": "', '"version": "9'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tamper", TAMPERINGS.values(), ids=TAMPERINGS.keys())
+def test_tampering_is_found_and_named(copied: Path, tamper: Callable[[Path], None]) -> None:
+    tamper(copied)
+    with pytest.raises(VerificationError):
+        verify_package(copied, None)
+    assert main(["verify", str(copied)]) == Exit.NOT_VERIFIED
+
+
+def test_a_package_by_another_key_is_refused_when_the_key_is_known(made: Made, tmp_path: Path) -> None:
+    from airflow_approvals.keys import load_signer
+
+    other = load_signer("", home=tmp_path).public_key
+    with pytest.raises(VerificationError):
+        verify_package(made.folder, by_keyid([other]))
+
+
+def test_an_empty_period_is_refused_and_a_quiet_one_says_that_nothing_happened(
+    office: Office, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidRequestError):
+        package_of(office, tmp_path / "empty", Period(since=NOON, until=NOON))
+    quiet = Period(since=NOON - timedelta(days=9), until=NOON - timedelta(days=8))
+    package = package_of(office, tmp_path / "quiet", quiet)
+    assert (package.summary.cases, package.summary.refusals) == (0, 0)
+    assert all(check.holds for check in package.checks)
+    page = (tmp_path / "quiet" / "index.html").read_text(encoding="utf-8")
+    assert page.count("None in this period.") == len(SECTIONS) + 1
+    assert verify_package(tmp_path / "quiet", None).summary.cases == 0
+
+
+def test_oscal_is_what_compliance_trestle_reads(made: Made) -> None:
+    from airflow_approvals.evidence.oscal import validate
+
+    validate(made.folder / "oscal.json")
+    document: dict[str, Any] = json.loads((made.folder / "oscal.json").read_text(encoding="utf-8"))
+    result = document["assessment-results"]["results"][0]
+    observed = {observation["uuid"] for observation in result["observations"]}
+    related = {
+        each["observation-uuid"] for finding in result["findings"] for each in finding["related-observations"]
+    }
+    assert related <= observed
+    states = {f["target"]["target-id"]: f["target"]["status"]["state"] for f in result["findings"]}
+    assert states["ac-5_obj"] == "not-satisfied"
+    assert states["au-10_obj"] == "satisfied"
+    resources = document["assessment-results"]["back-matter"]["resources"]
+    assert {f"#{resource['uuid']}" for resource in resources} >= {
+        evidence["href"]
+        for observation in result["observations"]
+        for evidence in observation["relevant-evidence"]
+    }
+
+
+def test_broken_oscal_is_refused(made: Made, tmp_path: Path) -> None:
+    from airflow_approvals.evidence.oscal import validate
+
+    document = json.loads((made.folder / "oscal.json").read_text(encoding="utf-8"))
+    del document["assessment-results"]["import-ap"]
+    (tmp_path / "broken.json").write_text(json.dumps(document))
+    with pytest.raises(VerificationError, match="import-ap"):
+        validate(tmp_path / "broken.json")
