@@ -249,7 +249,7 @@ def check_deliveries() -> None:
         count = f"{len(letters)}{' or more' if len(letters) == MAX_LETTERS else ''}"
         raise ConfigurationError(
             f"messages given up: {count}; the newest, to channel {letters[0].channel}: {letters[0].problem}; "
-            "mend the channel, the next change of a request is sent again"
+            "mend the channel, then send again from the request's page; a change of the request does it too"
         )
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 
+from airflow_approvals.channels.checking import channel_problems
 from airflow_approvals.channels.joined import Channels
 from airflow_approvals.channels.outbox import has_channels
 from airflow_approvals.channels.slack.send import KIND as SLACK
@@ -30,6 +31,7 @@ class ChannelsBackend:
 
     def __init__(self, backend: Backend, build: Callable[[Service], Channels]) -> None:
         self.refused = 0  # signatures
+        self._looked_at = ""  # digest of a policy file
         self._troubles: dict[str, str] = {}  # by connection, as they were logged
         self._backend = backend
         self._build = build
@@ -56,6 +58,16 @@ class ChannelsBackend:
                 self._troubles[conn_id] = str(trouble)
             else:
                 self._troubles.pop(conn_id, None)
+        self._look_at_channels()
+
+    def _look_at_channels(self) -> None:
+        """Say once, for each policy file that comes into force, which of its channels cannot be used."""
+        policy_file = self._backend.service.policies.current()
+        if policy_file.digest == self._looked_at:
+            return
+        self._looked_at = policy_file.digest
+        for problem in channel_problems(policy_file, "", name="policy file"):
+            log.error("%s (requests are asked in the other channels, and on the page)", problem)
 
     def connections(self, kind: str) -> list[str]:
         """Return the connections that the policy file names for channels of `kind`, each once."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from airflow_approvals.cli.exits import Exit
+from airflow_approvals.wiring import FilePolicySource
 from tests.cli.conftest import Say
 from tests.web.site import POLICY
 
@@ -42,3 +45,31 @@ def test_an_action_is_explained_by_the_server_for_who_asks(say: Say) -> None:
 
 def test_what_no_policy_covers_is_said_to_be_refused(say: Say) -> None:
     assert "it is refused" in say("policy", "explain", "--destination", "s3://x/y", user="engineer").out
+
+
+CHANNELS = """channels:
+  chat: {kind: teams, conn_id: no_such_flow}
+  mail: {kind: email, conn_id: mail_server, to: [alice@example.com]}
+  notes: {kind: notifier, notifier: no_such_package.Notifier}
+"""
+
+
+@pytest.mark.airflow
+def test_channels_that_cannot_be_used_are_named_with_their_lines(
+    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_MAIL_SERVER", '{"conn_type": "smtp", "host": "127.0.0.1"}')
+    (tmp_path / "policy.yaml").write_text(POLICY.replace("policies:", f"{CHANNELS}policies:"))
+    assert say("policy", "check", "policy.yaml").code == Exit.OK  # the file itself is sound
+    told = say("policy", "check", "policy.yaml", "--channels")
+    assert told.code == Exit.ERROR
+    assert "policy.yaml:9: channels.chat: connection no_such_flow: there is none" in told.err
+    assert "policy.yaml:11: channels.notes: no_such_package.Notifier cannot be imported" in told.err
+    assert "channels.mail" not in told.err
+
+
+@pytest.mark.airflow
+def test_a_channel_that_cannot_be_used_never_keeps_a_file_from_coming_into_force(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY.replace("policies:", f"{CHANNELS}policies:"))
+    assert FilePolicySource(path).current().channels["chat"].kind == "teams"
