@@ -207,7 +207,8 @@ def _mask_part(
     part: Part,
 ) -> dict[str, Any]:
     known = _known(indexes)
-    masker = TableMasker(rules, keys, _scanner(config), known=known)
+    typed = reader.layout.format != "jsonl"
+    masker = TableMasker(rules, keys, _scanner(config), known=known, typed=typed)
     finished = mask_part(masker, reader, part, Path(folder) / f"{_number(part)}.masked")
     return {"finished": to_json(finished), "values": len(known)}
 

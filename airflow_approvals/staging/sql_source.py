@@ -8,7 +8,8 @@
 | bytea                              | binary                 | blobs only                          | binary |
 | all else (uuid, jsonb, arrays)     | string, its text       | texts and numbers, by affinity      | string |
 
-The last line is text that the database reads back as the same value: `as_text` says which columns these are.
+The last line is text of which the database makes the same value again: `as_text` says which columns these
+are. Numbers of SQLite's that are whole here and broken there are doubles, where none is beyond 2^53.
 Rows come in the order in which they are stored. What has no place in these types is refused by row (the first
 is 0) and column, never left out and never changed.
 """

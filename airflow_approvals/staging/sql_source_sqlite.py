@@ -74,11 +74,14 @@ def _sqlite_type(
 
     plain = {"integer": pa.int64(), "real": pa.float64(), "text": pa.string(), "blob": pa.binary()}
     empty = {"INTEGER": "integer", "REAL": "real", "BLOB": "blob"}
+    converts = affinity in ("NUMERIC", "INTEGER")  # these make a number of its text again, and 3 of 3.0
     if len(held) <= 1:
         kind = next(iter(held), empty.get(affinity, "text"))
-        return plain[kind], kind == "text" and affinity not in ("TEXT", "BLOB")
-    # These affinities make the number out of its text again; the others would keep the text.
-    if "blob" not in held and affinity in ("NUMERIC", "INTEGER"):
+        is_other = {"text": affinity not in ("TEXT", "BLOB"), "real": converts}
+        return plain[kind], is_other.get(kind, False)
+    if held == {"integer", "real"} and converts and _are_exact_as_floats(connection, table, name):
+        return pa.float64(), True
+    if "blob" not in held and converts:
         return pa.string(), True
     other = sorted(held)[1]
     row = connection.execute(
@@ -90,6 +93,14 @@ def _sqlite_type(
         f"{quoted(*table)}: column {name!r} holds {' and '.join(sorted(held))} (row {row} is the first with "
         f"{other}); expected one kind of value; read a view that casts it"
     )
+
+
+def _are_exact_as_floats(connection: Any, table: tuple[str, ...], name: str) -> bool:
+    column = quoted(name)
+    least, most = connection.execute(
+        f"SELECT min({column}), max({column}) FROM {quoted(*table)} WHERE typeof({column}) = 'integer'"  # noqa: S608  # quoted
+    ).fetchone()
+    return bool(least >= -(2**53) and most <= 2**53)
 
 
 def _sqlite_batches(connection: Any, table: tuple[str, ...], schema: Any) -> Iterator[Any]:

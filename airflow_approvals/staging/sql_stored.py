@@ -19,7 +19,7 @@ class StoredColumn:
     name: str
     declared: str
     required: bool  # not null
-    as_text: bool  # is text in Arrow, and something else in the database
+    as_text: bool  # another type in Arrow, mostly text, of which the database makes the same value again
 
 
 @dataclass(frozen=True, kw_only=True)

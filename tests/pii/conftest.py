@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_approvals.pii.scanner import Scanner
+from tests.staging.conftest import connect as connect  # databases to read from and to write into
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from airflow_approvals.pii.masking.operators import (
 )
 from airflow_approvals.pii.masking.rules import ColumnRule
 
+_WIDTHS = (7, 8, 15, 16, 31, 32, 63, 64)  # bits of integers, without and with the place of a sign
 REMEMBERED = 10_000  # distinct values per column whose replacement is kept
 
 
@@ -40,9 +41,12 @@ class CellMasker:
         self._remembered: dict[Hashable, Any] = {}
 
     def mask(self, value: Any, subject: str) -> Any:
-        """Return what stands there instead; null, NaN and the empty text stay what they are."""
+        """Return what stands there instead; null, NaN and the empty text stay what they are.
+
+        In a column that becomes text, NaN is the text of it, and no bytes are the empty text.
+        """
         if not is_value(value):
-            return value
+            return _blank_text(value) if self._rule.becomes else value
         key: Hashable = None
         if isinstance(value, (str, int)) and not needs_subject(self._operator):
             key = type(value), value
@@ -70,7 +74,7 @@ class CellMasker:
             if isinstance(operator, Generalise) and operator.to in ("year", "month"):
                 return dates.generalise_day(value, to_month=operator.to == "month")
         if isinstance(value, int) and not isinstance(value, bool) and isinstance(operator, Fake):
-            return int(self._apply(str(value), self._rule.entity_type, subject))
+            return _fitting(int(self._apply(str(value), self._rule.entity_type, subject)), value)
         raise InvalidRequestError(
             f"column {self._rule.column!r} holds {type(value).__name__} values, which {operator.op} turns "
             "into text; expected a rule that says so: becomes: string"
@@ -84,6 +88,22 @@ def keeps_type(operator: Operator, *, is_date: bool, is_integer: bool) -> bool:
     ):
         return is_date
     return is_integer and isinstance(operator, Fake)
+
+
+def _blank_text(value: Any) -> str | None:
+    if value is None:
+        return None
+    return "NaN" if isinstance(value, float) else ""
+
+
+def _fitting(made: int, value: int) -> int:
+    """Return a number that has room in every integer type in which the value has, and is not the value."""
+    bits = (value if value >= 0 else ~value).bit_length()
+    width = next((width for width in _WIDTHS if bits <= width), bits)
+    if made.bit_length() > width:
+        made = made % (1 << width) * (-1 if value < 0 else 1)
+    # There are two numbers at least in every type.
+    return made if made != value else value ^ 1
 
 
 def is_value(value: Any) -> bool:

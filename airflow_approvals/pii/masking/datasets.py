@@ -104,7 +104,8 @@ def mask_dataset(
                 raise SourceChangedError(
                     f"{source_uri}: changed between two readings; stage it completely before it is masked"
                 )
-            finished = run.mask(TableMasker(rules, keys, finder, known=known, collect=known))
+            typed = reader.layout.format != "jsonl"
+            finished = run.mask(TableMasker(rules, keys, finder, known=known, collect=known, typed=typed))
             for part in finished:
                 part.copy_to(target)
             target.appear()

@@ -25,6 +25,7 @@ class TableMasker:
 
     `collect` takes in every value that is masked, for the search that proves that none is left. `known`
     holds values of the whole dataset: they are masked wherever they stand in texts, found there or not.
+    Without `typed`, numbers within texts' columns may become texts, as JSON has it.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class TableMasker:
         known: ValueIndex | None = None,
         collect: ValueIndex | None = None,
         looks: int = LOOKS,
+        typed: bool = True,
     ) -> None:
         self.rules = rules
         self.rows = 0
@@ -46,7 +48,7 @@ class TableMasker:
         }
         self._texts = {
             rule.column: TextMasker(
-                rule, keys, finder, Known(known, collect), names=rules.entity_types, looks=looks
+                rule, keys, finder, Known(known, collect), names=rules.entity_types, looks=looks, typed=typed
             )
             for rule in rules.columns
             if rule.treatment in (Treatment.TEXT, Treatment.LEAVES)
