@@ -1,4 +1,4 @@
-"""The pictures in docs/img: the pages as an approver sees them, light and dark, wide and narrow."""
+"""The pictures in docs/img: pages and the Slack prompt as an approver sees them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from pathlib import Path
 
 from playwright.sync_api import Browser
 
+from airflow_approvals.channels.slack.message import prompt_of
+from airflow_approvals.channels.slack.send import standing_of
 from tests.browser.chromium import chromium
 from tests.browser.gallery import Gallery, hang
-from tests.web.site import mounted, serving
+from tests.fake_slack.people import FakeSlack
+from tests.fake_slack.server import create_fake_app
+from tests.fake_slack.workspace import TOKEN
+from tests.web.site import free_port, mounted, serving
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "img"
 
@@ -52,6 +57,24 @@ def take(browser: Browser, base_url: str, picture: Picture) -> None:
     context.close()
 
 
+def take_slack(browser: Browser, gallery: Gallery) -> None:
+    """Take the prompt as it stands in the fake Slack's channel."""
+    port, service = free_port(), gallery.site.service
+    slack = FakeSlack(address=f"http://127.0.0.1:{port}")
+    for name in ("alice", "carol", "engineer"):
+        slack.add_user(f"U0{name.upper()}", name)
+    request = gallery.pending
+    prompt = prompt_of(request, standing_of(service, request, "https://airflow.example.com"))
+    _, answer, _ = slack.call("chat.postMessage", {"channel": "C0DATA", **prompt}, TOKEN)
+    if not answer["ok"]:
+        raise RuntimeError(f"the fake Slack did not take the prompt: {answer}")
+    with serving(create_fake_app(slack), port):
+        page = browser.new_context(viewport={"width": 1100, "height": 780}).new_page()
+        page.goto(f"{slack.address}/?user=U0ALICE")
+        page.screenshot(path=FOLDER / "slack.png")
+    print("docs/img/slack.png")
+
+
 def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
@@ -60,6 +83,7 @@ def main() -> None:
             for picture in pictures_of(gallery):
                 take(browser, gallery.site.base_url, picture)
                 print(f"docs/img/{picture.name}.png")
+        take_slack(browser, gallery)
         gallery.site.store.close()
 
 
