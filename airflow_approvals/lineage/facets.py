@@ -103,6 +103,10 @@ def output_statistics(data: Snapshot) -> Facet:
     return standard("1-0-2", "OutputStatisticsOutputDatasetFacet", **_statistics(data))
 
 
+def rows_written(rows: int) -> Facet:
+    return standard("1-0-2", "OutputStatisticsOutputDatasetFacet", rowCount=rows)
+
+
 def input_subset(data: Snapshot) -> Facet:
     """Return which files of a folder were read."""
     condition = {"type": "location", "locations": _locations(data)}
@@ -169,6 +173,16 @@ def pii_classes(report: Mapping[str, Any] | None) -> dict[str, list[str]]:
     return {column: [name for name, _ in found] for column, found in _findings(report) if found}
 
 
+def scanned_columns(report: Mapping[str, Any]) -> list[Column]:
+    """Return the columns that a scan has seen, with their types."""
+    found = []
+    for column in _scan_of(report):
+        match column:
+            case {"column": str(name), "type": str(kind)}:
+                found.append(Column(name=name, type=kind))
+    return found
+
+
 # --- about a run ---------------------------------------------------------------------------------------
 
 
@@ -230,15 +244,22 @@ def _leak_assertions(leaks: object) -> Sequence[dict[str, Any]]:
 
 
 def _findings(report: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, int]]]]:
-    """Return column, and cells by class, of a scan report; `after` where it holds two scans."""
-    after = report.get("after")
-    columns = (after if isinstance(after, Mapping) else report).get("columns")
+    """Return column, and cells by class, of the scan in a report."""
     found = []
-    for column in columns if isinstance(columns, list) else ():
+    for column in _scan_of(report):
         match column:
             case {"column": str(name), "entities": list(entities)}:
                 found.append((name, list(_cells(entities))))
     return found
+
+
+def _scan_of(report: Mapping[str, Any]) -> list[Any]:
+    """Return the columns of the scan in a report: of what was masked, or of what was not yet."""
+    scan: object = report.get("after")
+    if not isinstance(scan, Mapping):
+        scan = report if "verified" in report else report.get("before", report)
+    columns = scan.get("columns") if isinstance(scan, Mapping) else None
+    return columns if isinstance(columns, list) else []
 
 
 def _cells(entities: list[Any]) -> Iterable[tuple[str, int]]:

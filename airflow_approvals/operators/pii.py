@@ -16,6 +16,7 @@ from airflow_approvals.core.errors import (
     SchemaMismatchError,
     VerificationError,
 )
+from airflow_approvals.lineage.remembered import keep
 from airflow_approvals.operators.pii_keys import key_ring
 from airflow_approvals.operators.reports import read_report
 
@@ -83,6 +84,16 @@ class PiiOperator(BaseOperator):
         self.key_file = key_file
         self.scan = scan
         self.report = report
+
+    def get_openlineage_facets_on_start(self) -> Any:
+        from airflow_approvals.lineage.masking import begun
+
+        return begun(self)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        from airflow_approvals.lineage.masking import told
+
+        return told(self)
 
 
 class PiiScanOperator(PiiOperator):
@@ -181,6 +192,7 @@ class PiiMaskOperator(PiiOperator):
                 report=self.report,
                 pace=_pace(self),
             )
+        keep(self, source=self.source, masked=self.masked, **_lineage_of(made))
         if made.resumed_parts:
             self.log.info("%d parts had been finished by an earlier try", made.resumed_parts)
         return {"masked": self.masked, **facts_of_masking(made)}
@@ -229,7 +241,7 @@ class PiiVerifyOperator(PiiOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         from airflow_approvals.pii import steps
 
-        with refusals_are_final():
+        with refusals_are_final(), failed_verification_kept(self):
             has_keys = self.keys_conn_id is not None or self.key_file is not None
             verified = steps.verify(
                 steps.Staged(uri=self.source, conn_id=self.source_conn_id, format=self.format),
@@ -241,6 +253,7 @@ class PiiVerifyOperator(PiiOperator):
                 report=self.report,
                 pace=_pace(self),
             )
+        keep(self, source=self.source, masked=self.masked, verification=verified.report)
         return facts_of_verification(verified)
 
 
@@ -265,6 +278,7 @@ def scan_and_act(
     scanner, pace = steps.scanner_of(task.scan), _pace(task)
     source = steps.Staged(uri=uri, conn_id=conn_id, format=format)
     scanned = steps.scan(source, scanner, report=task.report, pace=pace)
+    keep(task, source=uri, scan=scanned.report)
     if task.on_pii == "fail":
         steps.check_clean(scanned)
     if task.masked is None:
@@ -281,6 +295,7 @@ def scan_and_act(
         scan_report=scanned.report,
         pace=pace,
     )
+    keep(task, masked=task.masked, verification=verified.report, **_lineage_of(made))
     return {"masked": task.masked, **facts_of_verification(verified)}
 
 
@@ -307,6 +322,27 @@ def refusals_are_final() -> Iterator[None]:
         yield
     except FINAL as refusal:
         raise AirflowFailException(str(refusal)) from refusal
+
+
+@contextmanager
+def failed_verification_kept(task: Any) -> Iterator[None]:
+    """Keep the report that a verification has written before it refused: lineage tells what failed."""
+    from airflow_approvals.pii.report_files import place_beside
+    from airflow_approvals.pii.steps import VERIFY
+
+    try:
+        yield
+    except VerificationError:
+        written = place_beside(task.masked, VERIFY, task.report)
+        keep(task, source=task.source, masked=task.masked, verification=read_report(str(written)))
+        raise
+
+
+def _lineage_of(made: Masked) -> dict[str, Any]:
+    from airflow_approvals.core.model import Column
+
+    columns = [Column(name=each.column, type=each.type) for each in made.plan.columns]
+    return {"columns": columns, "mask": made.written.report}
 
 
 def plan_source(operator: Any) -> PlanSource:

@@ -112,6 +112,11 @@ class PiiTask(DecoratedOperator, PythonOperator):
                 f"{type(made).__name__}; nothing was scanned, so nothing is handed on"
             )
 
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        from airflow_approvals.lineage.masking import told
+
+        return told(self)
+
     def _staged(self, context: Context, uri: str) -> str:
         check_masked(self.on_pii, self.masked)
         context["ti"].xcom_push(key=FACTS_KEY, value=scan_and_act(self, uri))

@@ -58,11 +58,23 @@ def a_report(*, verified: bool = True) -> dict[str, Any]:
     }
 
 
+def a_masking(column: str) -> dict[str, Any]:
+    """Return the report of a masking of one column."""
+    return {
+        "dataset_sha256": "d" * 64,
+        "rows": 5000,
+        "masked": {column: {"EMAIL_ADDRESS": 5000}},
+        "dropped": [],
+        "became_text": [],
+    }
+
+
 def _scan(found: dict[str, dict[str, int]]) -> dict[str, Any]:
     return {
         "columns": [
             {
                 "column": name,
+                "type": "string",
                 "scanned": 5000,
                 "cells_with_findings": sum(classes.values()),
                 "entities": [{"entity_type": kind, "cells": cells} for kind, cells in classes.items()],

@@ -26,7 +26,7 @@ from airflow_approvals.lineage.names import (
     dataset_of,
     receipt_of,
 )
-from tests.lineage.samples import a_folder, a_report, a_snapshot, answered
+from tests.lineage.samples import a_folder, a_masking, a_report, a_snapshot, answered
 from tests.lineage.spec import Spec, own_schemas
 from tests.marquez.server import NAMESPACE, StandIn
 from tests.store.samples import EVIDENCE, a_request
@@ -84,8 +84,7 @@ def test_odd_column_and_dataset_names_make_events_that_are_taken(
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
 def test_odd_column_names_keep_their_lineage_through_airflow(odd: str, spec: Spec) -> None:
     source = a_snapshot(columns=("id", odd))
-    made = replace(source, uri="file:///masked/customers.parquet")
-    told = masking.masked(source.uri, source.columns, made, {odd: ["EMAIL_ADDRESS"]})
+    told = masking.masked(source.uri, source.columns, "/masked/customers.parquet", a_masking(odd))
     event = through_airflow(told)
     spec.check([event])
     column = event["outputs"][0]["facets"]["columnLineage"]["fields"][column_name(odd)]
@@ -161,7 +160,7 @@ def test_what_people_write_and_parameters_stay_out_of_lineage() -> None:
 def test_no_field_of_ours_is_starred_out_by_airflow(spec: Spec) -> None:
     request = answered(State.APPROVED)
     data = request.evidence.datasets[0]
-    told = masking.scanned(data.uri, data.columns, a_report(verified=False))
+    told = masking.scanned(data.uri, a_report(verified=False))
     told.run_facets = {facets.APPROVAL: run_facet(request, SITE)}
     told.inputs[0].facets[facets.RELEASE] = release_facet(request, data, SITE)
     event = through_airflow(told)
@@ -203,8 +202,8 @@ BROKEN_REPORTS = {
 
 @pytest.mark.parametrize("report", BROKEN_REPORTS.values(), ids=BROKEN_REPORTS.keys())
 def test_a_report_of_another_shape_is_told_as_nothing_found(report: dict[str, Any], spec: Spec) -> None:
-    spec.check([through_airflow(masking.scanned("/staged/a.csv", (), report))])
-    spec.check([through_airflow(masking.verified("/staged/a.csv", report))])
+    spec.check([through_airflow(masking.scanned("/staged/a.csv", report))])
+    spec.check([through_airflow(masking.verified("/m/a.csv", report, source="/a.csv"))])
     assert facets.pii_classes(report) == {}
 
 
