@@ -16,6 +16,7 @@ from airflow_approvals.ports import RequestFilter
 from airflow_approvals.service import Service
 from airflow_approvals.web.backend import Backend, now
 from airflow_approvals.web.ledger import ensure_checkpoint, public_keys
+from airflow_approvals.web.loops import Loop
 from airflow_approvals.witness import open_witness, publish
 
 _BATCH = 100
@@ -24,26 +25,17 @@ _PAGE = 500
 log = logging.getLogger(__name__)
 
 
-class Background:
+class Background(Loop):
     """Repeats all steps every `due_interval` seconds until it is stopped."""
 
+    name = "what time drives"
+
     def __init__(self, backend: Backend) -> None:
+        super().__init__()
         self._backend = backend
         self._followed: str | None = None
         self._key_recorded = False
         self._witnessed_at: datetime | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        if self._task is None:
-            self._task = asyncio.create_task(self._repeat())
-
-    async def stop(self) -> None:
-        """Stop between two steps; a step that runs is finished by its own thread."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
 
     async def run_once(self) -> None:
         """Do every step once; one that fails is logged and does not keep the others from running."""
@@ -64,10 +56,9 @@ class Background:
                 log.exception("%s failed", step.__name__.strip("_"))
         self._backend.events.wake()
 
-    async def _repeat(self) -> None:
-        while True:
-            await self.run_once()
-            await asyncio.sleep(self._backend.settings.due_interval)
+    async def go_round(self) -> None:
+        await self.run_once()
+        await asyncio.sleep(self._backend.settings.due_interval)
 
     def _expire(self, at: datetime) -> None:
         while self._service.expire_due(now=at, limit=_BATCH) == _BATCH:

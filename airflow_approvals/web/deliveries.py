@@ -12,14 +12,14 @@ from airflow_approvals.channels.checking import channel_problems
 from airflow_approvals.channels.joined import Channels
 from airflow_approvals.channels.outbox import has_channels
 from airflow_approvals.channels.slack.send import KIND as SLACK
-from airflow_approvals.core.errors import ApprovalsError, ConfigurationError, PolicyError
+from airflow_approvals.core.errors import ConfigurationError, PolicyError
 from airflow_approvals.service import Service
 from airflow_approvals.web.backend import Backend, new_id, now
+from airflow_approvals.web.loops import IDLE, Loop
 
 SENDERS = 8
 """Messages on their way at once per process, each to another channel."""
 
-_IDLE = 5.0  # seconds, when no channel is configured or the database is away
 _LONGEST = timedelta(seconds=1)
 _SHORTEST = 0.1  # seconds
 
@@ -78,41 +78,20 @@ class ChannelsBackend:
         return sorted({each.conn_id for each in channels if each.kind == kind and each.conn_id})
 
 
-class DeliveryLoop:
+class DeliveryLoop(Loop):
     """Plans and sends until it is stopped; wakes when the ledger grows."""
 
+    name = "deliveries"
+
     def __init__(self, backend: Backend, channels: ChannelsBackend) -> None:
+        super().__init__()
         self._backend = backend
         self._channels = channels
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        if self._task is None:
-            self._task = asyncio.create_task(self._repeat())
-
-    async def stop(self) -> None:
-        """Stop; a message that is being sent is finished by its own thread."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-
-    async def _repeat(self) -> None:
-        while True:
-            try:
-                await self._round()
-            except ApprovalsError as trouble:
-                log.warning("deliveries: %s", trouble)
-                await asyncio.sleep(_IDLE)
-            except Exception:
-                # The loop must outlive a fault: without it nobody is asked. The traceback is in the log.
-                log.exception("deliveries failed")
-                await asyncio.sleep(_IDLE)
-
-    async def _round(self) -> None:
+    async def go_round(self) -> None:
         seen = await self._backend.run(self._planned)
         if seen is None:
-            await asyncio.sleep(_IDLE)
+            await asyncio.sleep(IDLE)
             return
         if await self._backend.run(self._pause) == 0:
             await asyncio.gather(*(self._backend.run(self._send) for _ in range(SENDERS)))

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from airflow_approvals.core.errors import ApprovalsError, ConfigurationError, NotAllowedError
+from airflow_approvals.core.errors import ConfigurationError, NotAllowedError
 from airflow_approvals.core.worker_token import WorkerClaims
 from airflow_approvals.lineage.spool import KEPT, Lineage, Spool
 from airflow_approvals.service import Service
 from airflow_approvals.web.auth import AuthenticatedRoute, caller_of
 from airflow_approvals.web.backend import Backend, new_id, now
+from airflow_approvals.web.loops import IDLE, Loop
 
-_IDLE = 5.0  # seconds, when there is no backend or the database is away
 _PAUSE = 1.0  # seconds, when nothing is due
 
 log = logging.getLogger(__name__)
@@ -81,41 +81,20 @@ class LineageBackend:
         self._parts.spool_of(self._backend.service).skip_to_end()
 
 
-class LineageLoop:
+class LineageLoop(Loop):
     """Plans and sends until it is stopped; wakes when the ledger grows."""
 
+    name = "lineage"
+
     def __init__(self, backend: Backend, lineage: LineageBackend) -> None:
+        super().__init__()
         self._backend = backend
         self._lineage = lineage
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        if self._task is None:
-            self._task = asyncio.create_task(self._repeat())
-
-    async def stop(self) -> None:
-        """Stop; an event that is being sent is finished by its own thread."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-
-    async def _repeat(self) -> None:
-        while True:
-            try:
-                await self._round()
-            except ApprovalsError as trouble:
-                log.warning("lineage: %s", trouble)
-                await asyncio.sleep(_IDLE)
-            except Exception:
-                # The loop must outlive a fault: without it no lineage is told. The traceback is in the log.
-                log.exception("lineage failed")
-                await asyncio.sleep(_IDLE)
-
-    async def _round(self) -> None:
+    async def go_round(self) -> None:
         seen = await self._backend.run(self._step)
         if seen is None:
-            await asyncio.sleep(_IDLE)
+            await asyncio.sleep(IDLE)
             return
         ticket = self._backend.events.ticket(seen - 1)
         await self._backend.events.wait(ticket, _PAUSE, hung_up=asyncio.get_running_loop().create_future())
