@@ -165,7 +165,7 @@ class _StoredFolder:
                 "here, and name that"
             ) from None
         self._uri = uri
-        self._path: Any = ObjectStoragePath(uri)
+        self._path: Any = self._asked(lambda: ObjectStoragePath(uri))
 
     def names(self) -> list[str]:
         def listed() -> list[str]:
