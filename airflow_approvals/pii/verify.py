@@ -64,7 +64,9 @@ class Verifier:
         self._known = known
         self._finder = finder
         self._masker = masker
-        self._shapes = own_shapes(rules.entity_types | finder.entity_types | known.entity_types)
+        self._shapes = own_shapes(
+            rules.entity_types | finder.entity_types | known.entity_types, rules.every_operator
+        )
         self._rows = 0
         self._counts: Counter[tuple[str, str, Found]] = Counter()
         self._named: dict[tuple[str, str, Found], list[int]] = {}

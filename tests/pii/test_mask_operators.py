@@ -212,11 +212,24 @@ def test_a_fake_is_made_of_whatever_it_is_given_and_is_never_the_value(text: str
 @relaxed
 @given(text=texts)
 def test_what_operators_leave_behind_is_told_by_its_shape(text: str) -> None:
-    shapes = own_shapes(frozenset({"PERSON"}))
-    salted = Hash(domain="customers")
-    for operator in (Replace(), Pseudonym(domain="customers"), Encrypt(domain="customers"), salted):
+    operators = (
+        Replace(),
+        Pseudonym(domain="customers"),
+        Encrypt(domain="customers"),
+        Hash(domain="customers"),
+    )
+    shapes = own_shapes(frozenset({"PERSON"}), operators)
+    for operator in operators:
         assert shapes.fullmatch(apply(operator, text))
     assert not shapes.search("<JOHN> JOHN_0123 <person>")
+
+
+def test_a_shape_counts_only_where_an_operator_makes_it() -> None:
+    shapes = own_shapes(frozenset({"PERSON"}), [Replace()])
+    for operator in (Pseudonym(domain="customers"), Encrypt(domain="customers"), Hash(domain="customers")):
+        assert not shapes.search(apply(operator, "x"))
+    every = own_shapes(frozenset({"PERSON"}), [Replace(), Fake(domain="customers"), Hash(domain="customers")])
+    assert not every.search("christopherdrake@example.com abcdefghijklmnop@example.org")
 
 
 def test_a_missing_or_short_key_is_refused_before_any_row() -> None:

@@ -31,7 +31,7 @@ from airflow_approvals.pii.masking.operators import Replace
 from airflow_approvals.pii.masking.reading import DatasetReader, about, check_keys, columns_of, rows_of
 from airflow_approvals.pii.masking.recorded import RecordedFinder, identity_of, identity_of_keys
 from airflow_approvals.pii.masking.rules import ColumnRule, LeafRule, MaskingRules, Treatment
-from airflow_approvals.pii.masking.tables import TableMasker
+from airflow_approvals.pii.masking.tables import TableMasker, shapes_of
 from airflow_approvals.pii.masking.texts import Finder
 from airflow_approvals.pii.masking.writing import open_writer
 from airflow_approvals.pii.pace import Pace
@@ -135,7 +135,8 @@ def collect_values(
 ) -> ValueIndex:
     """Return every value of a dataset that the rules mask, by reading it once."""
     known = ValueIndex()
-    neutral = TableMasker(_without_keys(rules), KeyRing(), finder, collect=known, looks=1)
+    shapes = shapes_of(rules, finder)
+    neutral = TableMasker(_without_keys(rules), KeyRing(), finder, collect=known, looks=1, shapes=shapes)
     for batch in reader.batches():
         if isinstance(batch, list):
             check_keys(batch, rules)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -129,16 +129,22 @@ def needs_subject(operator: Operator) -> bool:
     return isinstance(operator, ShiftDate)
 
 
-def own_shapes(entity_types: frozenset[str]) -> re.Pattern[str]:
-    """Return what operators leave behind that can be told from data by its shape alone.
+def own_shapes(entity_types: frozenset[str], operators: Iterable[Operator]) -> re.Pattern[str]:
+    """Return what these operators leave behind that can be told from data by its shape alone.
 
-    Placeholders and tokens count only with one of `entity_types`: `<JOHN>` is no placeholder.
+    Placeholders and tokens count only with one of `entity_types` (`<JOHN>` is no placeholder), and what an
+    operator makes only where there is one: 64 hex digits may be somebody's.
     """
     names = "|".join(sorted(map(re.escape, entity_types), key=len, reverse=True)) or "(?!)"
-    return re.compile(
-        rf"<(?:{names})>|(?<!\w)(?:{names})_[0-9a-f]{{24}}(?!\w)|(?<!\w){encryption.TOKEN.pattern}(?!\w)"
-        rf"|(?<!\w)[0-9a-f]{{64}}(?!\w)|(?<!\w){fakes.EMAIL.pattern}(?!\w)"
-    )
+    by_kind = {
+        Pseudonym: rf"(?:{names})_[0-9a-f]{{24}}",
+        Encrypt: encryption.TOKEN.pattern,
+        Hash: "[0-9a-f]{64}",
+        Fake: fakes.EMAIL.pattern,
+    }
+    kinds = {type(operator) for operator in operators}
+    shapes = [rf"(?<!\w){shape}(?!\w)" for kind, shape in by_kind.items() if kind in kinds]
+    return re.compile("|".join([f"<(?:{names})>", *shapes]))
 
 
 def _mask(operator: Mask) -> Apply:

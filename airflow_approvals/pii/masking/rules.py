@@ -105,6 +105,11 @@ class MaskingRules:
         return {rule.column: rule for rule in self.columns}
 
     @property
+    def every_operator(self) -> tuple[Operator, ...]:
+        """All that may be applied in any column."""
+        return tuple(operator for rule in self.columns for operator in rule.operators)
+
+    @property
     def entity_types(self) -> frozenset[str]:
         """Every entity type, or prefix of a token, that these rules name."""
         found: set[str] = set()

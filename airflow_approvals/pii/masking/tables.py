@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from airflow_approvals.pii.masking.forms import words_of
 from airflow_approvals.pii.masking.keys import KeyRing
 from airflow_approvals.pii.masking.known_values import ValueIndex
 from airflow_approvals.pii.masking.leaves import Leaf
+from airflow_approvals.pii.masking.operators import own_shapes
 from airflow_approvals.pii.masking.rules import ColumnRule, MaskingRules, Treatment
 from airflow_approvals.pii.masking.texts import Finder, Known, OwnValues, TextMasker
 
@@ -25,6 +27,7 @@ class TableMasker:
 
     `collect` takes in every value that is masked, for the search that proves that none is left. `known`
     holds values of the whole dataset: they are masked wherever they stand in texts, found there or not.
+    `shapes` is what was masked before; by default what these rules' operators make.
     Without `typed`, numbers within texts' columns may become texts, as JSON has it.
     """
 
@@ -37,18 +40,20 @@ class TableMasker:
         known: ValueIndex | None = None,
         collect: ValueIndex | None = None,
         looks: int = LOOKS,
+        shapes: re.Pattern[str] | None = None,
         typed: bool = True,
     ) -> None:
         self.rules = rules
         self.rows = 0
         self._collect = collect
         self._masked: Counter[tuple[str, str]] = Counter()
+        shapes = shapes or shapes_of(rules, finder)
         self._cells = {
             rule.column: CellMasker(rule, keys) for rule in rules.columns if rule.treatment is Treatment.CELL
         }
         self._texts = {
             rule.column: TextMasker(
-                rule, keys, finder, Known(known, collect), names=rules.entity_types, looks=looks, typed=typed
+                rule, keys, finder, Known(known, collect), shapes=shapes, looks=looks, typed=typed
             )
             for rule in rules.columns
             if rule.treatment in (Treatment.TEXT, Treatment.LEAVES)
@@ -118,6 +123,11 @@ class TableMasker:
         for text in {text_of_cell(value) for value in values}:
             if text:
                 self._collect.add(text, rule.entity_type)
+
+
+def shapes_of(rules: MaskingRules, finder: Finder) -> re.Pattern[str]:
+    """Return what the rules' operators make, as far as its shape tells it."""
+    return own_shapes(rules.entity_types | finder.entity_types, rules.every_operator)
 
 
 def own_values(rules: MaskingRules, columns: Columns, rows: int) -> list[OwnValues]:

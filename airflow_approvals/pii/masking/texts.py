@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -13,7 +14,7 @@ from airflow_approvals.pii.masking.forms import placed_words
 from airflow_approvals.pii.masking.keys import KeyRing
 from airflow_approvals.pii.masking.known_values import ValueIndex, find_few
 from airflow_approvals.pii.masking.leaves import Leaf, parse_json, rebuild, write_json
-from airflow_approvals.pii.masking.operators import Apply, compile_operator, own_shapes
+from airflow_approvals.pii.masking.operators import Apply, compile_operator
 from airflow_approvals.pii.masking.rules import ColumnRule, Treatment
 from airflow_approvals.pii.masking.spans import Place, replace_regions, settle
 
@@ -59,7 +60,7 @@ class TextMasker:
         finder: Finder,
         known: Known,
         *,
-        names: frozenset[str],
+        shapes: re.Pattern[str],
         looks: int,
         typed: bool,
     ) -> None:
@@ -69,7 +70,7 @@ class TextMasker:
         self._rule = rule
         self._finder = finder
         self._known = known
-        self._shapes = own_shapes(names | finder.entity_types)
+        self._shapes = shapes
         self._more_looks = looks - 1
         self._otherwise = compile_operator(rule.otherwise, keys)
         self._by_entity = {entity: compile_operator(op, keys) for entity, op in rule.by_entity.items()}
