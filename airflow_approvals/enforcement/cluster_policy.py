@@ -27,13 +27,7 @@ def task_policy(task: Any) -> None:
     from airflow_approvals.core.errors import ApprovalsError
 
     try:
-        rules = _rules_source().current()
-        if not rules:
-            return
-        from airflow_approvals.core.gated_rules import rules_for
-        from airflow_approvals.enforcement.facts import facts_of
-
-        if found := rules_for(rules, facts_of(task)):
+        if found := _rules_source().current().rules_of(task):
             from airflow_approvals.enforcement.gating import gate_by_rules
 
             gate_by_rules(task, found)

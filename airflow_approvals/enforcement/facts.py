@@ -6,23 +6,48 @@ from functools import lru_cache
 from typing import Any
 
 from airflow_approvals.core.errors import PolicyError
-from airflow_approvals.core.gated_rules import TaskFacts
-from airflow_approvals.operators.named_connections import connections_of, connections_of_mapped
+from airflow_approvals.core.gated_rules import GateRule, TaskFacts, rules_for
 
 
-def facts_of(task: Any) -> TaskFacts:
-    """Return what is known of an operator or a mapped one while its file is parsed."""
-    is_mapped = is_mapped_task(task)
-    named = connections_of_mapped(task) if is_mapped else connections_of(task)
+class RuleBook:
+    """The rules in force, and for each class of tasks the few that could name it."""
+
+    def __init__(self, rules: tuple[GateRule, ...]) -> None:
+        self.rules = rules
+        self._of_class: dict[type, tuple[GateRule, ...]] = {}
+
+    def rules_of(self, task: Any) -> tuple[GateRule, ...]:
+        """Return the rules that gate an operator or a mapped one, as `core.gated_rules.rules_for` does.
+
+        Most tasks are of a class that no rule names: of them nothing else is looked at.
+        """
+        is_mapped = is_mapped_task(task)
+        cls: Any = task.operator_class if is_mapped else type(task)
+        if cls not in self._of_class:
+            names = class_names(cls)
+            self._of_class[cls] = tuple(
+                rule for rule in self.rules if rule.operator is None or rule.operator in names
+            )
+        candidates = self._of_class[cls]
+        return rules_for(candidates, _facts_of(task, cls, is_mapped, candidates)) if candidates else ()
+
+
+def _facts_of(task: Any, cls: type, is_mapped: bool, candidates: tuple[GateRule, ...]) -> TaskFacts:
+    conn_ids: tuple[str, ...] = ()
+    has_unknown = False
+    if any(rule.conn_id for rule in candidates):
+        from airflow_approvals.operators.named_connections import connections_of, connections_of_mapped
+
+        named = connections_of_mapped(task) if is_mapped else connections_of(task)
+        conn_ids, has_unknown = named.ids, named.has_unknown
     dag = task.dag
-    cls: Any = task.operator_class if is_mapped else type(task)
     return TaskFacts(
         dag_id=dag.dag_id,
         dag_tags=tuple(dag.tags),
         task_id=task.task_id,
         classes=class_names(cls),
-        conn_ids=named.ids,
-        has_unknown_conn=named.has_unknown,
+        conn_ids=conn_ids,
+        has_unknown_conn=has_unknown,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from airflow_approvals.core.errors import PolicyError
@@ -21,6 +22,17 @@ from airflow_approvals.operators.gated_task import GATE_FIELDS
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
 
+_FREE = (
+    "airflow.providers.standard.operators.empty.EmptyOperator",
+    "airflow_approvals.operators.export.ApprovedExportOperator",
+    "airflow_approvals.operators.gate.ApprovalGateOperator",
+    "airflow_approvals.operators.sql.ApprovedSqlWriteOperator",
+    "airflow_approvals.sensors.approval.ApprovalSensor",
+)
+_ASKING = (
+    "airflow_approvals.operators.approved.ApprovedOperator",
+    "airflow_approvals.operators.gate.ApprovalGateOperator",
+)
 RULE_FIELD = "approvals_rule"
 """Template field of a task that a rule has gated: it says which, in the UI and in the serialised DAG."""
 
@@ -73,10 +85,9 @@ def _told(rules: tuple[GateRule, ...]) -> dict[str, Any]:
 
 def _needs_no_gate(cls: type[BaseOperator], task_id: str) -> bool:
     """Return whether the class itself, and not what somebody made of it, never acts or asks by itself."""
-    free, asking = _classes()
-    if cls in free:
+    if any(cls is _loaded(path) for path in _FREE):
         return True
-    if issubclass(cls, asking):
+    if any(base is not None and issubclass(cls, base) for base in map(_loaded, _ASKING)):
         raise PolicyError(
             f"task {task_id}: {cls.__name__} is made from an operator that asks by itself, and could act "
             "without; a rule of the platform owner gates it: use that operator itself, or a stock one"
@@ -84,23 +95,8 @@ def _needs_no_gate(cls: type[BaseOperator], task_id: str) -> bool:
     return False
 
 
-@cache
-def _classes() -> tuple[frozenset[type], tuple[type, ...]]:
-    from airflow.providers.standard.operators.empty import EmptyOperator
-
-    from airflow_approvals.operators.approved import ApprovedOperator
-    from airflow_approvals.operators.export import ApprovedExportOperator
-    from airflow_approvals.operators.gate import ApprovalGateOperator
-    from airflow_approvals.operators.sql import ApprovedSqlWriteOperator
-    from airflow_approvals.sensors.approval import ApprovalSensor
-
-    free = frozenset(
-        {
-            EmptyOperator,
-            ApprovedExportOperator,
-            ApprovalGateOperator,
-            ApprovedSqlWriteOperator,
-            ApprovalSensor,
-        }
-    )
-    return free, (ApprovedOperator, ApprovalGateOperator)
+def _loaded(path: str) -> type | None:
+    """Return the class at `path`; None if its module is not loaded here, so that no task can be of it."""
+    module, _, name = path.rpartition(".")
+    found: type | None = getattr(sys.modules.get(module), name, None)
+    return found

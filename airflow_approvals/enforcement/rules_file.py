@@ -9,6 +9,7 @@ from pathlib import Path
 
 from airflow_approvals.core.errors import PolicyError
 from airflow_approvals.core.gated_rules import GateRule, rules_from
+from airflow_approvals.enforcement.facts import RuleBook
 
 KEY = "gated_operators"
 MODES = ("auto", "required", "off")
@@ -23,25 +24,25 @@ class RulesFile:
         self._path = path
         self._mode = mode
         self._stamp: _Stamp | None = None
-        self._rules: tuple[GateRule, ...] = ()
+        self._rules = RuleBook(())
 
-    def current(self) -> tuple[GateRule, ...]:
+    def current(self) -> RuleBook:
         """Return the rules; raise `PolicyError` where the file must be there and cannot be read."""
         if self._mode not in MODES:
             raise PolicyError(
                 f"[approvals] {KEY}: expected one of {', '.join(MODES)}, found something else; correct it"
             )
         if self._mode == "off":
-            return ()
+            return RuleBook(())
         try:
             status = self._path.stat()
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
             if stamp != self._stamp:
-                self._rules = read_rules(self._path.read_text(encoding="utf-8"))
+                self._rules = RuleBook(read_rules(self._path.read_text(encoding="utf-8")))
                 self._stamp = stamp
         except FileNotFoundError:
             if self._mode == "auto":
-                return ()
+                return RuleBook(())
             raise PolicyError(
                 f"[approvals] policy_file: {self._path} is not here, and [approvals] {KEY} requires it "
                 "wherever DAG files are parsed; put it on the dag processor and on every worker"

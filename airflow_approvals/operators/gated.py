@@ -14,13 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from airflow.sdk import BaseOperator, XComArg
-from airflow.sdk.bases.decorator import _TaskDecorator
 from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR
 from airflow.sdk.definitions.mappedoperator import MappedOperator, OperatorPartial
 
 from airflow_approvals.core.gated_rules import GateRule
-from airflow_approvals.operators.approved import ApprovedOperator
-from airflow_approvals.operators.gate import ApprovalGateOperator
 from airflow_approvals.operators.gated_task import GATE_FIELDS, execute, resume, resume_own
 from airflow_approvals.operators.links import ApprovalRequestLink
 from airflow_approvals.operators.waiting import RESUME, check_on_denied
@@ -166,11 +163,13 @@ def _gate(thing: Any, gated_class: GatedClass) -> Any:
         _gate(thing.operator, gated_class)
     elif isinstance(thing, BaseOperator):
         exchange_class(thing, gated_class(type(thing), thing.template_fields))
+        _depend_on_fields(thing, type(thing))
     elif isinstance(thing, MappedOperator):
         exchange_mapped_class(thing, gated_class(thing.operator_class, thing.template_fields))
+        _depend_on_fields(thing, thing.operator_class)
     elif isinstance(thing, OperatorPartial):
         thing.operator_class = gated_class(thing.operator_class, thing.operator_class.template_fields)
-    elif isinstance(thing, _TaskDecorator):
+    elif _is_task_decorator(thing):
         return _gate_decorator(thing, gated_class(thing.operator_class, thing.operator_class.template_fields))
     else:
         raise TypeError(
@@ -180,13 +179,18 @@ def _gate(thing: Any, gated_class: GatedClass) -> Any:
     return thing
 
 
+def _is_task_decorator(thing: Any) -> bool:
+    from airflow.sdk.bases.decorator import _TaskDecorator
+
+    return isinstance(thing, _TaskDecorator)
+
+
 def exchange_class(operator: BaseOperator, cls: type[BaseOperator]) -> None:
     """Make `operator` one of the gated class `cls`."""
     object.__setattr__(operator, "__class__", cls)
     for name, fixed in (("start_from_trigger", False), ("template_fields", cls.template_fields)):
         if name in vars(operator):  # set by the constructor, in front of the class
             object.__setattr__(operator, name, fixed)
-    _depend_on_fields(operator, cls)
 
 
 def exchange_mapped_class(mapped: MappedOperator, cls: type[BaseOperator]) -> None:
@@ -195,7 +199,6 @@ def exchange_mapped_class(mapped: MappedOperator, cls: type[BaseOperator]) -> No
     mapped.template_fields = cls.template_fields
     mapped.operator_extra_links = cls.operator_extra_links
     mapped.start_from_trigger = False
-    _depend_on_fields(mapped, cls)
 
 
 def _gate_decorator(decorator: Any, cls: type[BaseOperator]) -> Any:
@@ -264,6 +267,9 @@ def gated_class(base: type[BaseOperator], fields: Mapping[str, Any], terms: Term
 
 def _check_can_be_gated(base: type[BaseOperator], own_fields: Collection[str], show: Sequence[str]) -> None:
     from airflow.providers.standard.operators.empty import EmptyOperator
+
+    from airflow_approvals.operators.approved import ApprovedOperator
+    from airflow_approvals.operators.gate import ApprovalGateOperator
 
     if find_made(base):
         raise ValueError("gated: this task is gated already; one gate is enough")

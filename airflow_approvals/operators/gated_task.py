@@ -7,10 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_approvals.core.errors import NotApprovedError
-from airflow_approvals.core.gated_rules import is_for_destination
 from airflow_approvals.lineage.remembered import remember
-from airflow_approvals.operators.fingerprints import describe_task
-from airflow_approvals.operators.named_connections import connections_of
 from airflow_approvals.operators.waiting import (
     ask,
     come_back,
@@ -116,6 +113,8 @@ def _is_gated(task: Any, context: Context) -> bool:
     terms = task.approvals_terms
     if not terms.rules:
         return True
+    from airflow_approvals.core.gated_rules import is_for_destination
+
     for rule in terms.rules:
         destination = None
         if rule.destination is not None:
@@ -139,6 +138,8 @@ def _is_gated(task: Any, context: Context) -> bool:
 
 def _lent_to(task: Any) -> dict[str, Any]:
     """Return the connections and variables that the approval lets this task read, where there are any."""
+    from airflow_approvals.operators.named_connections import connections_of
+
     terms = task.approvals_terms
     names = {
         "connections": sorted({*connections_of(task).ids, *terms.connections}),
@@ -149,6 +150,7 @@ def _lent_to(task: Any) -> dict[str, Any]:
 
 def _action(task: Any) -> Action:
     from airflow_approvals.core.model import Action
+    from airflow_approvals.operators.fingerprints import describe_task
 
     terms = task.approvals_terms
     told = describe_task(task, fields=terms.own_fields, show=terms.show)

@@ -27,7 +27,9 @@ class NamedConnections:
 def connections_of(task: BaseOperator) -> NamedConnections:
     """Return what the attributes and arguments of a task name; rendered or not."""
     given: Mapping[str, Any] = getattr(task, "_BaseOperator__init_kwargs", {})
-    return _told([value for names in (vars(task), given) for value in _values(names)])
+    calls = vars(task).get("op_kwargs")  # what a `@task` function is called with
+    places = (vars(task), given, calls if isinstance(calls, Mapping) else {})
+    return _told([value for names in places for value in _values(names)])
 
 
 def connections_of_mapped(mapped: MappedOperator) -> NamedConnections:

@@ -8,7 +8,7 @@ import airflow.settings
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.sdk import DAG
 
-from airflow_approvals.enforcement import cluster_policy, gating, rules_file
+from airflow_approvals.enforcement import cluster_policy, facts, gating, rules_file
 from airflow_approvals.operators import gated_task
 
 os.environ["AIRFLOW__APPROVALS__GATED_OPERATORS"] = "off"
@@ -17,7 +17,7 @@ for plugin in list(manager.get_plugins()):
     if "airflow_approvals" in repr(plugin):
         manager.unregister(plugin)
 cluster_policy.task_policy = lambda task: None
-rules_file.RulesFile.current = lambda self: ()  # type: ignore[method-assign]  # the attack
+rules_file.RulesFile.current = lambda self: facts.RuleBook(())  # type: ignore[method-assign]  # the attack
 gating.gate_by_rules = lambda task, rules: None
 gated_task.execute = lambda task, context, act: act(context)
 
