@@ -48,7 +48,6 @@ class Channel(StrEnum):
     CLI = "cli"
     PAGE = "page"
     SLACK = "slack"
-    TEAMS = "teams"
 
 
 @dataclass(frozen=True, kw_only=True)

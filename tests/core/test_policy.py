@@ -188,6 +188,7 @@ BROKEN = {
     "too long a duration": ("    match", "    receipt_valid_for: 91d\n    match", 7, "at most 90d"),
     "unknown channel": ("    match", "    notify: [x]\n    match", 7, "unknown channel 'x'; known are none"),
     "unknown vote channel": ("    match", "    channels: [fax]\n    match", 7, "channels.0"),
+    "vote channel that only tells": ("    match", "    channels: [teams]\n    match", 7, "channels.0"),
     "no vote channel": ("    match", "    channels: []\n    match", 7, "at least one"),
     "escalate to nobody": (
         "    match",
