@@ -68,7 +68,7 @@ def _add_web_api(app: FastAPI, slack: FakeSlack) -> None:
         slack.sockets.remove(socket)
         for task in rest:
             task.cancel()
-        with contextlib.suppress(RuntimeError):  # it is closed already
+        with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # it is closed already
             await websocket.close()
 
 

@@ -5,12 +5,13 @@ It is no copy of a prompt: Slack asks for it anew whenever somebody opens it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from airflow_approvals.channels.slack import blocks
 from airflow_approvals.channels.slack.blocks import Json
 from airflow_approvals.channels.slack.identity import Account
-from airflow_approvals.channels.slack.message import answer_blocks, summary_rows, title_of
+from airflow_approvals.channels.slack.message import Standing, answer_blocks, summary_rows, title_of
 from airflow_approvals.channels.slack.send import standing_of
 from airflow_approvals.channels.text import counted
 from airflow_approvals.channels.waiting import waiting_for
@@ -31,18 +32,22 @@ def home_of(service: Service, account: Account, *, base_url: str, now: datetime)
         for request in waiting_for(service.store, account.person, policy_file, RequestFilter(), now=now)
         if request.policy in open_to
     ]
-    title = f"{counted(len(found), 'request')} wait for your answer" if found else "Nothing waits for you"
-    title = title.replace("1 request wait ", "1 request waits ")
-    shown = [blocks.header(title)]
-    for number, request in enumerate(found[:MAX_SHOWN]):
-        shown += _entry(service, request, base_url, number)
+    shown = [(request, standing_of(service, request, base_url)) for request in found[:MAX_SHOWN]]
+    return tab_of(shown, total=len(found), base_url=base_url)
+
+
+def tab_of(shown: Sequence[tuple[ApprovalRequest, Standing]], *, total: int, base_url: str) -> Json:
+    """Return the tab with these requests, out of `total`."""
+    title = f"{counted(total, 'request')} wait{'s' if total == 1 else ''} for your answer"
+    parts = [blocks.header(title if total else "Nothing waits for you")]
+    for number, (request, standing) in enumerate(shown):
+        parts += _entry(request, standing, number)
     link = blocks.link(f"{base_url}/approvals/", "All requests in Airflow")
-    shown.append(blocks.rich_text([link], "inbox"))
-    return {"type": "home", "blocks": shown}
+    parts.append(blocks.rich_text([link], "inbox"))
+    return {"type": "home", "blocks": parts}
 
 
-def _entry(service: Service, request: ApprovalRequest, base_url: str, number: int) -> list[Json]:
-    standing = standing_of(service, request, base_url)
+def _entry(request: ApprovalRequest, standing: Standing, number: int) -> list[Json]:
     rows = [*summary_rows(request), ("Expires", blocks.moment(request.expires_at))]
     if standing.progress is not None:
         rows.append(("Approvals", standing.progress.missing))
