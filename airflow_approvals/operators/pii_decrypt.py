@@ -100,6 +100,12 @@ class PiiDecryptOperator(ApprovedOperator):
             "rows": made.rows,
         }
 
+    def lineage(self, *, succeeded: bool) -> Any:
+        """Return what was read: what is written are other bytes than those that were approved."""
+        from airflow_approvals.lineage.tasks import reading
+
+        return reading(self.source)
+
     def find_written(self, request: ApprovalRequest) -> dict[str, Any] | None:
         """Return None: what another try wrote cannot be told from its tokens; a new one asks anew."""
         return None

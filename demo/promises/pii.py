@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from base64 import b64decode
 from typing import Any
 
 from airflow_approvals.cli.exits import Exit
@@ -53,7 +54,7 @@ def _planted_leak(stage: Stage, promises: Promises) -> None:
     mask, verify, export = (over(stage, PLANTED, "planted", task) for task in ("mask", "verify", "export"))
     report = json.loads((stage.places.data / "masked" / "planted.csv.pii.json").read_text())
     found = [(leak["column"], leak["entity_type"], leak["rows"]) for leak in report["leaks"]]
-    refused = _refusals(stage, f"worker:{PLANTED}/planted/export")
+    refused = _refusals(stage, PLANTED, "planted", "export")
     destination = stage.places.outbox / "customers" / "planted.csv"
     promises.forbid("planted_leak_found", destination)
     promises.observe(
@@ -74,7 +75,7 @@ def _unmasked(stage: Stage, promises: Promises) -> None:
     tasks = ("without_report", "with_another_report")
     states = [over(stage, UNMASKED, "unmasked", task) for task in tasks]
     asked = [task for task in tasks if stage.request_of("unmasked", task) is not None]
-    refused = _refusals(stage, f"worker:{UNMASKED}/unmasked/without_report")
+    refused = _refusals(stage, UNMASKED, "unmasked", "without_report")
     log = _log(stage, UNMASKED, "unmasked", "with_another_report")
     destinations = [
         stage.places.outbox / "customers" / f"{name}.csv" for name in ("unmasked", "unmasked-too")
@@ -116,17 +117,10 @@ def _verified(stage: Stage, promises: Promises) -> None:
     published, evidence = stage.places.exported_customers(RUN), stage.places.evidence
     with published.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    told = verify_offline(
-        str(evidence / f"{RUN}.receipt.json"),
-        "--key",
-        str(evidence / "keys.json"),
-        "--file",
-        str(published),
-        "-o",
-        "json",
-    )
-    receipt = json.loads(told.stdout)["verified"][0] if told.returncode == Exit.OK else {}
-    proof: dict[str, Any] = receipt.get("pii") or {}
+    receipt, key = evidence / f"{RUN}.receipt.json", ("--key", str(evidence / "keys.json"))
+    told = verify_offline(str(receipt), *key, "--file", str(published))
+    statement = json.loads(b64decode(json.loads(receipt.read_text())["envelope"]["payload"]))
+    proof: dict[str, Any] = statement["predicate"].get("pii", {}) if told.returncode == Exit.OK else {}
     promises.observe(
         "masking_verified",
         proof.get("dataset_sha256") == sha256
@@ -136,8 +130,10 @@ def _verified(stage: Stage, promises: Promises) -> None:
     )
 
 
-def _refusals(stage: Stage, actor: str) -> list[str]:
+def _refusals(stage: Stage, dag_id: str, run_id: str, task_id: str) -> list[str]:
     """Return the words of all that the service has refused this task, from the ledger."""
+    path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
+    actor = f"worker:{stage.call('engineer', 'GET', path)['id']}"
     lines = fetch_ledger(stage).read_text().splitlines()
     facts = [json.loads(line)[1] for line in lines if line.startswith('["')]
     return [
