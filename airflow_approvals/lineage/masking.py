@@ -13,7 +13,7 @@ from airflow_approvals.core.pii_reports import DATASET
 from airflow_approvals.lineage import facets
 from airflow_approvals.lineage.facets import Facets
 from airflow_approvals.lineage.names import dataset_of
-from airflow_approvals.lineage.provided import Lineage, column_lineage, lineage, made, read
+from airflow_approvals.lineage.provided import Lineage, lineage, made, read
 from airflow_approvals.lineage.remembered import kept
 
 MASKED = "masked by airflow-approvals"
@@ -68,9 +68,7 @@ def masked(
     }
     about: dict[str, Any] = {
         "schema": facets.schema(remaining),
-        "columnLineage": column_lineage(
-            facets.column_lineage(there, {each.name: each.name for each in remaining}, how)
-        ),
+        "columnLineage": facets.column_lineage(there, {each.name: each.name for each in remaining}, how),
         "lifecycleStateChange": facets.lifecycle("OVERWRITE"),
         **_version(report),
     }

@@ -24,7 +24,7 @@ from airflow_approvals.lineage.approval import (
 )
 from airflow_approvals.lineage.facets import Facets
 from airflow_approvals.lineage.names import DatasetName, dataset_of, run_id_of
-from airflow_approvals.lineage.provided import Lineage, column_lineage, lineage, made, read
+from airflow_approvals.lineage.provided import Lineage, lineage, made, read
 from airflow_approvals.lineage.remembered import remembered
 from airflow_approvals.settings import read_settings
 
@@ -149,7 +149,7 @@ def _released(
     about: dict[str, Any] = {
         "schema": facets.schema(columns),
         "version": facets.version(data.sha256),
-        "columnLineage": column_lineage(facets.column_lineage(dataset_of(data.uri), origins)),
+        "columnLineage": facets.column_lineage(dataset_of(data.uri), origins),
         "documentation": facets.documentation(
             f"Released by approval {request.id}: policy {request.policy}, approved by {approvers}"
         ),

@@ -75,14 +75,33 @@ BENCHES: dict[str, Bench] = {
         short={"parse": {"rounds": 3}},
     ),
     "pii": Bench(
-        modules=("pii",),
+        modules=("pii", "pii_spark"),
         goals={
             "exact_x_batch_default_1core": Goal(bound=10, at_least=True),
             "exact_x_batch_tuned_1core": Goal(bound=4, at_least=True),
             "exact_x_batch_default_2core": Goal(bound=20, at_least=True),
             "exact_differences": Goal(bound=0),
+            "planned_rows_per_s_structured": Goal(bound=5_000, at_least=True),
+            "planned_rows_per_s_text": Goal(bound=200, at_least=True),
+            "rss_mb_per_worker_1e6": Goal(bound=512),
+            "verify_share_of_scan": Goal(bound=0.5),
+            "residual_cells": Goal(bound=0),
+            "surviving_values": Goal(bound=0),
+            "spark_x_two_workers": Goal(bound=1.3),
         },
-        short={"pii": {"rows": 20, "exact_rows": 40, "fuzzed": 100, "two_core_rows": 2_000}},
+        short={
+            "pii": {
+                "rows": 20,
+                "two_core_rows": 3_000,
+                "planned_rows": 1_000,
+                "text_rows": 150,
+                "exact_rows": 40,
+                "fuzzed": 100,
+                "memory_rows": 60_000,
+                "sentences": 100,
+            },
+            "pii_spark": {"rows": 0},
+        },
     ),
     "slack": Bench(
         modules=("slack",),
@@ -93,6 +112,21 @@ BENCHES: dict[str, Bench] = {
             "doubled": Goal(bound=0),
         },
         short={"slack": {"prompts": 60, "channels": 10, "clicks": 40}},
+    ),
+    "lineage": Bench(
+        modules=("lineage",),
+        goals={"ms_per_task_200_columns": Goal(bound=50)},
+        short={"lineage": {"rounds": 5}},
+    ),
+    "enforce": Bench(
+        modules=("enforce", "evidence"),
+        goals={
+            "parse_overhead_share": Goal(bound=0.05),
+            "middleware_ms_p99": Goal(bound=1),
+            "evidence_s_100000": Goal(bound=60),
+            "evidence_rss_mb": Goal(bound=500),
+        },
+        short={"enforce": {"rounds": 1, "tasks": 60, "requests": 300}, "evidence": {"decisions": 2_000}},
     ),
 }
 PEER_PREFIXES = ("peer_", "hitl_trigger_", "ms_ungated")
@@ -112,15 +146,17 @@ def main() -> int:
 
 def run(name: str, bench: Bench, *, short: bool) -> dict[str, Any]:
     """Return everything that the benchmark `name` measured."""
-    measured: dict[str, float] = {}
+    measured: dict[str, Any] = {}
     for module in bench.modules:
-        figures: Callable[..., dict[str, float]] = importlib.import_module(f"tests.bench.{module}").figures
+        figures: Callable[..., dict[str, Any]] = importlib.import_module(f"tests.bench.{module}").figures
         measured |= figures(**(bench.short.get(module, {}) if short else {}))
+    said = {key: value for key, value in measured.items() if isinstance(value, str)}  # of builds and paths
+    measured = {key: value for key, value in measured.items() if key not in said}
     peers = {key: value for key, value in measured.items() if key.startswith(PEER_PREFIXES)}
     return {
         "bench": name,
         "short": short,
-        "machine": _machine(),
+        "machine": _machine() | said,
         "figures": {key: value for key, value in measured.items() if key not in peers},
         "peers": peers,
         "goals": {
