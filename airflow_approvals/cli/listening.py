@@ -62,7 +62,9 @@ async def _listen(channels: Channels, conn_ids: Sequence[str]) -> None:
         loop.add_signal_handler(number, stopped.set)
     listeners = [
         Listener(
-            channels=channels,
+            answers=channels.answers,
+            deliveries=channels.deliveries,
+            workspaces=channels.workspaces,
             conn_id=conn_id,
             clock=lambda: datetime.now(UTC),
             new_lease=lambda: str(uuid4()),

@@ -123,7 +123,8 @@ async def _carry_out(
 
     def act() -> None:
         carry_out(
-            channels.channels,
+            channels.channels.answers,
+            channels.channels.deliveries,
             intent,
             workspace,
             clock=now,

@@ -144,13 +144,23 @@ class SlackSite(Site):
         return [note["text"] for note in self.slack.notes if note["user"] == user_id]
 
 
+def a_listener(site: SlackSite, conn_id: str = "slack_approvals") -> Listener:
+    """Return what listens in Socket Mode, as `slack-listen` does."""
+    return Listener(
+        answers=site.channels.answers,
+        deliveries=site.channels.deliveries,
+        workspaces=site.channels.workspaces,
+        conn_id=conn_id,
+        clock=utc_now,
+        new_lease=lambda: str(uuid4()),
+    )
+
+
 @contextmanager
 def listening(site: SlackSite) -> Iterator[None]:
-    """Listen in Socket Mode, as `slack-listen` does, until the block ends."""
+    """Listen in Socket Mode until the block ends."""
     loop, stopped, connected = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
-    listener = Listener(
-        channels=site.channels, conn_id="slack_approvals", clock=utc_now, new_lease=lambda: str(uuid4())
-    )
+    listener = a_listener(site)
     thread = threading.Thread(target=lambda: loop.run_until_complete(listener.listen(stopped, connected.set)))
     thread.start()
     assert connected.wait(timeout=20)

@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from airflow_approvals.channels.slack.listening import Listener
 from airflow_approvals.channels.slack.workspace import check_address
 from airflow_approvals.core.errors import ConfigurationError
 from airflow_approvals.core.model import State
-from tests.channels.site import ALICE, BOB, LINKED, SlackSite, eventually, listening, running
+from tests.channels.site import ALICE, BOB, LINKED, SlackSite, a_listener, eventually, listening, running
 from tests.fake_slack.people import down
 from tests.fake_slack.workspace import APP, TEAM
-from tests.web.site import utc_now
 
 APPROVE = "approvals.approve"
 
@@ -124,9 +122,7 @@ def test_a_token_that_slack_does_not_take_ends_the_listener_with_a_reason(
     connection = json.loads(site.connection)
     connection["extra"]["app_token"] = token
     monkeypatch.setenv("AIRFLOW_CONN_SLACK_OTHER", json.dumps(connection))
-    listener = Listener(
-        channels=site.channels, conn_id="slack_other", clock=utc_now, new_lease=lambda: "lease"
-    )
+    listener = a_listener(site, "slack_other")
     with pytest.raises(ConfigurationError, match=r"connection slack_other: .*app_token") as caught:
         asyncio.run(listener.listen(asyncio.Event()))
     assert "xapp-expired" not in str(caught.value)
@@ -136,10 +132,7 @@ def test_a_token_that_slack_does_not_take_ends_the_listener_with_a_reason(
 def test_a_listener_that_is_stopped_while_slack_is_away_ends(site: SlackSite) -> None:
     async def listen_and_stop() -> None:
         stopped = asyncio.Event()
-        listener = Listener(
-            channels=site.channels, conn_id="slack_approvals", clock=utc_now, new_lease=lambda: "lease"
-        )
-        task = asyncio.create_task(listener.listen(stopped))
+        task = asyncio.create_task(a_listener(site).listen(stopped))
         await asyncio.sleep(0.5)
         stopped.set()
         await asyncio.wait_for(task, timeout=10)

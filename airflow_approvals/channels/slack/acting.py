@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from airflow_approvals.channels.joined import Channels
+from airflow_approvals.channels.outbox import Deliveries
+from airflow_approvals.channels.slack.answers import Answers
 from airflow_approvals.channels.slack.interactive import Doing, HomeOpened, Intent, Nothing, intent_of
 from airflow_approvals.channels.slack.signature import SignatureRefusedError
 from airflow_approvals.channels.slack.workspace import Workspace
@@ -30,7 +31,8 @@ def intent_for(payload: Mapping[str, Any], workspace: Workspace) -> Intent:
 
 
 def carry_out(
-    channels: Channels,
+    answers: Answers,
+    deliveries: Deliveries,
     intent: Doing,
     workspace: Workspace,
     *,
@@ -44,10 +46,10 @@ def carry_out(
     """
     about = intent.who.user_id if isinstance(intent, HomeOpened) else intent.ref.request_id
     try:
-        channels.answers.carry_out(intent, workspace, now=clock())
+        answers.carry_out(intent, workspace, now=clock())
         committed()
         if not isinstance(intent, HomeOpened):
-            _show(channels, intent.ref.request_id, clock, new_lease)
+            _show(deliveries, intent.ref.request_id, clock, new_lease)
     except ApprovalsError as trouble:
         log.warning("what was done in Slack (%s) was not carried out: %s", about, trouble)
     except Exception:
@@ -56,10 +58,10 @@ def carry_out(
 
 
 def _show(
-    channels: Channels, request_id: str, clock: Callable[[], datetime], new_lease: Callable[[], str]
+    deliveries: Deliveries, request_id: str, clock: Callable[[], datetime], new_lease: Callable[[], str]
 ) -> None:
     """Bring the prompts of one request up to date now, without waiting for the loop."""
-    while channels.deliveries.plan(now=clock()):
+    while deliveries.plan(now=clock()):
         pass
-    while channels.deliveries.deliver_one(now=clock(), lease=new_lease(), request_id=request_id):
+    while deliveries.deliver_one(now=clock(), lease=new_lease(), request_id=request_id):
         pass

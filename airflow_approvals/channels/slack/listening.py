@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_approvals.channels.joined import Channels
-from airflow_approvals.channels.outbox import SendError
+from airflow_approvals.channels.outbox import Deliveries, SendError
 from airflow_approvals.channels.slack.acting import carry_out, intent_for
+from airflow_approvals.channels.slack.answers import Answers
 from airflow_approvals.channels.slack.interactive import Doing
 from airflow_approvals.channels.slack.signature import SignatureRefusedError
-from airflow_approvals.channels.slack.workspace import TIMEOUT, Workspace, check_address
+from airflow_approvals.channels.slack.workspace import TIMEOUT, Workspace, Workspaces, check_address
 from airflow_approvals.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ log = logging.getLogger(__name__)
 class Listener:
     """Takes what comes through the socket of one workspace; several processes may listen side by side."""
 
-    channels: Channels
+    answers: Answers
+    deliveries: Deliveries
+    workspaces: Workspaces
     conn_id: str
     clock: Callable[[], datetime]
     new_lease: Callable[[], str]
@@ -79,10 +81,10 @@ class Listener:
         """Carry out what an envelope asks for, once, whoever gets it; never raises."""
         digest = hashlib.sha256(f"{self.conn_id}:{envelope_id}".encode()).hexdigest()
         try:
-            if not self.channels.deliveries.outbox.is_first_use(digest, now=self.clock()):
+            if not self.deliveries.outbox.is_first_use(digest, now=self.clock()):
                 log.info("an envelope came before")
                 return
-            workspace = self.channels.workspaces.get(self.conn_id)
+            workspace = self.workspaces.get(self.conn_id)
             intent = intent_for(payload, workspace)
         except (SignatureRefusedError, ConfigurationError) as refusal:
             log.warning("an envelope was refused: %s", refusal)
@@ -92,12 +94,19 @@ class Listener:
             log.exception("an envelope was not read")
             return
         if isinstance(intent, Doing):
-            carry_out(self.channels, intent, workspace, clock=self.clock, new_lease=self.new_lease)
+            carry_out(
+                self.answers,
+                self.deliveries,
+                intent,
+                workspace,
+                clock=self.clock,
+                new_lease=self.new_lease,
+            )
 
     async def _open(self, stopped: asyncio.Event) -> SocketModeClient | None:
         """Return a client that has an address to connect to; None when it was stopped before."""
         while not stopped.is_set():
-            workspace = await asyncio.to_thread(self.channels.workspaces.get, self.conn_id)
+            workspace = await asyncio.to_thread(self.workspaces.get, self.conn_id)
             try:
                 url = await asyncio.to_thread(workspace.socket_url, now=self.clock())
             except SendError as trouble:
