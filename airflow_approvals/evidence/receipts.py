@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from airflow_approvals.core.canonical import canonical_json
 from airflow_approvals.core.errors import ReceiptInvalidError
 from airflow_approvals.core.export import LedgerReport
 from airflow_approvals.core.merkle import inclusion_proof
@@ -18,6 +18,8 @@ from airflow_approvals.evidence.cases import Case
 from airflow_approvals.evidence.ledger_file import LedgerFile
 
 _HASH = 32
+_INDEX = re.compile(rb'"index": ?([0-9]{1,18})\}')
+_LINE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 class Envelopes:
@@ -54,14 +56,13 @@ class Envelopes:
     def _index(self) -> None:
         offset = 0
         for line in self._stream:
-            try:
-                index = int(json.loads(line)["ledger"]["index"])
-            except (ValueError, KeyError, TypeError, RecursionError):
+            # The last one: inside a bundle's entry the quotes are escaped.
+            found = _INDEX.match(line, line.rfind(b'"index":'))
+            index = int(found[1]) if found else -1
+            if found is None or index in self._at:
                 raise ReceiptInvalidError(
-                    "receipts: a line that is no receipt; make the package anew"
-                ) from None
-            if index in self._at:
-                raise ReceiptInvalidError(f"receipts: entry {index} has two; make the package anew")
+                    f"receipts: line {len(self._at) + 1} is none, or its decision has two; make it anew"
+                )
             self._at[index] = (offset, len(line))
             offset += len(line)
 
@@ -114,4 +115,4 @@ class Receipts:
             inclusion=inclusion_proof(case.decision_index, self._report.entries, self._tree.read),
             checkpoint=self._report.head.note,
         )
-        stream.write(canonical_json(bundle) + b"\n")
+        stream.write(_LINE.encode(bundle).encode() + b"\n")

@@ -23,7 +23,7 @@ _UNSEEN = {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"}
 
 def visible(text: str) -> str:
     """Return `text` with every invisible character spelled out: nothing may repaint what an auditor reads."""
-    if text.isascii() and text.isprintable():
+    if text.isprintable():
         return text
     return "".join(
         char if unicodedata.category(char) not in _UNSEEN else f"[U+{ord(char):04X}]" for char in text

@@ -89,14 +89,14 @@ def find_standing(connection: Connection, terms: StandingTerms, *, state: State)
 
 def insert_request(connection: Connection, request: ApprovalRequest) -> None:
     """Write a new request."""
-    connection.execute(insert(requests).values(id=request.id, **_columns(request)))
+    connection.execute(insert(requests).values(id=request.id, **columns_of(request)))
     _insert_requesters(connection, request)
 
 
 def update_request(connection: Connection, request: ApprovalRequest) -> None:
     """Write what has changed; raise `RequestNotFoundError` when it was never written."""
     changed = connection.execute(
-        update(requests).where(requests.c.id == request.id).values(_columns(request))
+        update(requests).where(requests.c.id == request.id).values(columns_of(request))
     )
     if changed.rowcount != 1:
         raise RequestNotFoundError("there is no such request to change; it must be opened first")
@@ -216,7 +216,8 @@ def _first(connection: Connection, query: Select[tuple[Any]]) -> ApprovalRequest
     return None if row is None else from_json(ApprovalRequest, row.document)
 
 
-def _columns(request: ApprovalRequest) -> dict[str, Any]:
+def columns_of(request: ApprovalRequest) -> dict[str, Any]:
+    """Return the row of a request: the document, and what is searched, sorted and locked by."""
     origin, standing = request.origin, request.standing
     place = standing or origin
     slot = origin and TaskSlot(

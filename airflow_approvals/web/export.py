@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import queue
 import threading
 from collections.abc import Iterator
 
-from airflow_approvals.core.canonical import canonical_json
 from airflow_approvals.core.export import write_export
 from airflow_approvals.core.signature import by_keyid, public_key_from_json
 from airflow_approvals.ports import Store
@@ -52,7 +52,7 @@ def receipt_lines(service: Service, *, first: int, last: int) -> Iterator[bytes]
     while rows := service.store.receipts_after(seq, limit=_PAGE):
         wanted = (row for row in rows if first <= row.index <= last)
         yield b"".join(
-            canonical_json({"envelope": row.envelope, "ledger": {"index": row.index}}) + b"\n"
+            json.dumps({"envelope": row.envelope, "ledger": {"index": row.index}}).encode() + b"\n"
             for row in wanted
         )
         seq = rows[-1].seq
