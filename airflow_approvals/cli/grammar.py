@@ -393,7 +393,7 @@ COMMANDS: tuple[Command | Group, ...] = (
                     ),
                     Option(
                         ("--exact-check",),
-                        "give so many cells to Presidio's AnalyzerEngine as well; a difference ends the scan",
+                        "hold up to so many cells, from all over, against Presidio's AnalyzerEngine",
                         {"type": int, "metavar": "N"},
                     ),
                     Option(("--workers",), "processes (1)", {"type": int, "metavar": "N", "default": 1}),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -195,8 +195,16 @@ def _write(source: Source, path: str, hook: Any, table: str, rules: MaskingRules
     kind = _kind_of(hook)
     stored = {column.name: column for column in source.stored.columns} if source.stored else {}
     same = source.stored is not None and source.stored.kind == kind
+    key = source.stored.key if source.stored else ()
+    # Masked keys may be no keys any more; those that are as they were keep the rows in order.
+    has_key = all(rules.by_column[one.name].treatment is Treatment.LEAVE for one in key)
     create = [
-        _new_column(column, stored.get(column.name) if same else None, rules.by_column[column.name], kind)
+        replace(
+            _new_column(
+                column, stored.get(column.name) if same else None, rules.by_column[column.name], kind
+            ),
+            key=stored[column.name].key if has_key and stored else 0,
+        )
         for column in masked.columns
     ]
     kept = {one.name for one in create if same and one.declared == stored[one.name].declared}

@@ -10,8 +10,8 @@
 
 The last line is text of which the database makes the same value again: `as_text` says which columns these
 are. Numbers of SQLite's that are whole here and broken there are doubles, where none is beyond 2^53.
-Rows come in the order in which they are stored. What has no place in these types is refused by row (the first
-is 0) and column, never left out and never changed.
+Rows come in the order of the primary key; without one, in that in which they are stored. What has no place in
+these types is refused by row (the first is 0) and column, never left out and never changed.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -40,7 +40,7 @@ def open_postgres(connection: Any, table: tuple[str, ...]) -> Iterator[TableRead
                             "synchronize_seqscans = off", "max_parallel_workers_per_gather = 0"):  # fmt: skip
                 cursor.execute(f"SET LOCAL {setting}")
             stored, schema = _postgres_columns(cursor, table)
-            _copy_out(cursor, table, schema.names, spool)
+            _copy_out(cursor, table, stored, spool)
             yield TableReader(stored, schema, _postgres_batches(spool, schema, quoted(*table)))
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in ("psycopg", "psycopg2"):
@@ -61,18 +61,22 @@ def _postgres_columns(cursor: Any, table: tuple[str, ...]) -> tuple[StoredTable,
 
     cursor.execute(
         "SELECT a.attname, t.typname, a.atttypmod, a.attnotnull, "
-        "pg_catalog.format_type(a.atttypid, a.atttypmod) "
+        "pg_catalog.format_type(a.atttypid, a.atttypmod), "
+        "coalesce(pg_catalog.array_position(i.indkey::int2[], a.attnum) + 1, 0) "
         "FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid "
+        "LEFT JOIN pg_catalog.pg_index i ON i.indrelid = a.attrelid AND i.indisprimary "
         "WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped "
         "ORDER BY a.attnum",
         (quoted(*table),),
     )
     fields, columns = [], []
-    for name, kind, modifier, required, declared in cursor.fetchall():
+    for name, kind, modifier, required, declared, key in cursor.fetchall():
         arrow = _postgres_type(kind, modifier)
         as_text = arrow is None and kind not in ("text", "varchar", "bpchar")
         fields.append(pa.field(name, pa.string() if arrow is None else arrow, nullable=not required))
-        columns.append(StoredColumn(name=name, declared=declared, required=required, as_text=as_text))
+        columns.append(
+            StoredColumn(name=name, declared=declared, required=required, key=key, as_text=as_text)
+        )
     if not columns:
         raise no_table(table)
     return StoredTable(kind="postgresql", columns=tuple(columns)), pa.schema(fields)
@@ -96,11 +100,12 @@ def _postgres_type(kind: str, modifier: int) -> Any:
     return known.get(kind)
 
 
-def _copy_out(cursor: Any, table: tuple[str, ...], names: Sequence[str], spool: IO[bytes]) -> None:
-    columns = ", ".join(map(quoted, names))
+def _copy_out(cursor: Any, table: tuple[str, ...], stored: StoredTable, spool: IO[bytes]) -> None:
+    columns = ", ".join(quoted(one.name) for one in stored.columns)
+    order = ", ".join(_place(one) for one in stored.key)
     # Of a SELECT, so that views and partitioned tables can be read; null is nothing, all else is quoted.
     statement = (
-        f"COPY (SELECT {columns} FROM {quoted(*table)}) TO STDOUT "  # noqa: S608  # quoted
+        f"COPY (SELECT {columns} FROM {quoted(*table)}{f' ORDER BY {order}' if order else ''}) TO STDOUT "  # noqa: S608  # quoted
         "(FORMAT csv, NULL '', FORCE_QUOTE *, ENCODING 'UTF8')"
     )
     if hasattr(cursor, "copy_expert"):
@@ -110,6 +115,12 @@ def _copy_out(cursor: Any, table: tuple[str, ...], names: Sequence[str], spool: 
             for block in copy:
                 spool.write(block)
     spool.seek(0)
+
+
+def _place(column: StoredColumn) -> str:
+    """Return what rows are ordered by: texts by their bytes, as in every other database."""
+    is_text = column.declared.startswith(("text", "character"))
+    return quoted(column.name) + (' COLLATE "C"' if is_text else "")
 
 
 def _postgres_batches(spool: IO[bytes], schema: Any, table: str) -> Iterator[Any]:

@@ -44,26 +44,30 @@ def _sqlite_reader(connection: Any, table: tuple[str, ...]) -> TableReader:
     import pyarrow as pa
 
     found = connection.execute(
-        'SELECT name, type, "notnull", hidden FROM pragma_table_xinfo(?, ?)', (table[1], table[0])
+        'SELECT name, type, "notnull", pk, hidden FROM pragma_table_xinfo(?, ?)', (table[1], table[0])
     ).fetchall()
     declared = [
-        (name.decode(), kind.decode(), bool(required))
-        for name, kind, required, hidden in found
+        (name.decode(), kind.decode(), bool(required), key)
+        for name, kind, required, key, hidden in found
         if hidden != 1
     ]
     if not declared:
         raise no_table(table)
-    kinds = ", ".join(f"group_concat(DISTINCT typeof({quoted(name)}))" for name, _, _ in declared)
+    kinds = ", ".join(f"group_concat(DISTINCT typeof({quoted(name)}))" for name, *_ in declared)
     held = connection.execute(f"SELECT {kinds} FROM {quoted(*table)}").fetchone()  # noqa: S608  # quoted
     fields, columns = [], []
-    for (name, kind, required), words in zip(declared, held, strict=True):
+    for (name, kind, required, key), words in zip(declared, held, strict=True):
         held_kinds = frozenset((words or b"").decode().split(",")) - {"", "null"}
         arrow, as_text = _sqlite_type(connection, table, name, affinity_of(kind or "BLOB"), held_kinds)
         fields.append(pa.field(name, arrow, nullable=not required))
-        columns.append(StoredColumn(name=name, declared=kind, required=required, as_text=as_text))
+        columns.append(StoredColumn(name=name, declared=kind, required=required, key=key, as_text=as_text))
     schema = pa.schema(fields)
     stored = StoredTable(kind="sqlite", columns=tuple(columns))
-    return TableReader(stored, schema, _sqlite_batches(connection, table, schema))
+    return TableReader(stored, schema, _sqlite_batches(connection, table, schema, _order(stored)))
+
+
+def _order(stored: StoredTable) -> str:
+    return f" ORDER BY {', '.join(quoted(one.name) for one in stored.key)}" if stored.key else ""
 
 
 def _sqlite_type(
@@ -84,11 +88,8 @@ def _sqlite_type(
     if "blob" not in held and converts:
         return pa.string(), True
     other = sorted(held)[1]
-    row = connection.execute(
-        f"SELECT count(*) FROM {quoted(*table)} WHERE rowid < "  # noqa: S608  # quoted
-        f"(SELECT min(rowid) FROM {quoted(*table)} WHERE typeof({quoted(name)}) = ?)",
-        (other,),
-    ).fetchone()[0]
+    kinds = connection.execute(f"SELECT typeof({quoted(name)}) FROM {quoted(*table)}")  # noqa: S608  # quoted
+    row = next(row for row, (kind,) in enumerate(kinds) if kind == other.encode())
     raise SchemaMismatchError(
         f"{quoted(*table)}: column {name!r} holds {' and '.join(sorted(held))} (row {row} is the first with "
         f"{other}); expected one kind of value; read a view that casts it"
@@ -103,11 +104,11 @@ def _are_exact_as_floats(connection: Any, table: tuple[str, ...], name: str) -> 
     return bool(least >= -(2**53) and most <= 2**53)
 
 
-def _sqlite_batches(connection: Any, table: tuple[str, ...], schema: Any) -> Iterator[Any]:
+def _sqlite_batches(connection: Any, table: tuple[str, ...], schema: Any, order: str) -> Iterator[Any]:
     names = ", ".join(map(quoted, schema.names))
     rows: list[tuple[Any, ...]] = []
     done = used = 0
-    for row in connection.execute(f"SELECT {names} FROM {quoted(*table)}"):  # noqa: S608  # quoted
+    for row in connection.execute(f"SELECT {names} FROM {quoted(*table)}{order}"):  # noqa: S608  # quoted
         rows.append(row)
         used += sum(len(value) for value in row if isinstance(value, bytes))
         if len(rows) >= BATCH_ROWS or used >= BATCH_BYTES:

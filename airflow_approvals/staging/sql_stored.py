@@ -19,6 +19,7 @@ class StoredColumn:
     name: str
     declared: str
     required: bool  # not null
+    key: int  # place in the primary key, from 1; 0 is none
     as_text: bool  # another type in Arrow, mostly text, of which the database makes the same value again
 
 
@@ -28,6 +29,11 @@ class StoredTable:
 
     kind: str  # postgresql, sqlite
     columns: tuple[StoredColumn, ...]
+
+    @property
+    def key(self) -> tuple[StoredColumn, ...]:
+        """The columns of the primary key in its order, none where there is none."""
+        return tuple(sorted((one for one in self.columns if one.key), key=lambda one: one.key))
 
 
 class TableReader:

@@ -45,6 +45,7 @@ class NewColumn:
     name: str
     declared: str  # in the database's words; they go into the statement as they are
     required: bool
+    key: int = 0  # place in the primary key, from 1; 0 is none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ class Loader(Protocol):
         """Return the table's columns, none when there is no such table."""
 
     def create(self, table: tuple[str, ...], columns: Sequence[NewColumn]) -> None:
-        """Make a table with these columns, without keys and constraints but for NOT NULL."""
+        """Make a table with these columns, without constraints but for NOT NULL and the primary key."""
 
     def accepts(self, source: SourceColumn, target: TargetColumn) -> bool:
         """Return whether every value of the source's type can be kept by the target's."""
@@ -106,7 +107,10 @@ def quoted(*names: str) -> str:
 
 def create_statement(name: str, columns: Sequence[NewColumn]) -> str:
     """Return the statement that makes a table; `name` is quoted."""
-    lines = (f"{quoted(one.name)} {one.declared}{' NOT NULL' if one.required else ''}" for one in columns)
+    lines = [f"{quoted(one.name)} {one.declared}{' NOT NULL' if one.required else ''}" for one in columns]
+    key = sorted((one for one in columns if one.key), key=lambda one: one.key)
+    if key:
+        lines.append(f"PRIMARY KEY ({', '.join(quoted(one.name) for one in key)})")
     return f"CREATE TABLE {name} ({', '.join(lines)})"
 
 

@@ -147,6 +147,8 @@ def test_a_table_is_masked_into_another_one_with_the_same_types(connect: Connect
             (type(old[place]), old[place]) for place in kept
         ]
     assert "canary" not in str(after).lower()
+    with staged(uri_of(connect, "people")) as source, staged(uri_of(connect, "masked")) as masked:
+        verify_masked(source.uri, masked.uri, found, PatternFinder(), keys=KEYS).check()
     if kind == "postgresql":
         declared = run(
             connect,
@@ -159,13 +161,21 @@ def test_a_table_is_masked_into_another_one_with_the_same_types(connect: Connect
         ]  # fmt: skip
 
 
-def test_masking_twice_adds_rows_and_with_overwrite_replaces_them(connect: Connect) -> None:
+def test_rows_are_never_doubled_and_with_overwrite_replaced(connect: Connect) -> None:
     kind = fill(connect, rows=20)
     found = rules(born=kind == "postgresql")
-    for overwrite, expected in ((False, 20), (False, 40), (True, 20)):
+
+    def mask(*, overwrite: bool) -> None:
         with staged(uri_of(connect, "people")) as source:
             mask_staged(source, uri_of(connect, "masked"), found, KEYS, PatternFinder(), overwrite=overwrite)
-        assert run(connect, "SELECT count(*) FROM masked") == [(expected,)]
+
+    mask(overwrite=False)
+    with pytest.raises(DestinationError, match="as it was before"):
+        mask(overwrite=False)  # the masked table has the primary key of its source
+    assert run(connect, "SELECT count(*) FROM masked") == [(20,)]
+    run(connect, "DELETE FROM masked WHERE id < 5")
+    mask(overwrite=True)
+    assert run(connect, "SELECT count(*) FROM masked") == [(20,)]
 
 
 def test_nothing_is_written_where_masking_does_not_hold(
