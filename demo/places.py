@@ -43,6 +43,13 @@ policies:
     expires_after: 4h
     receipt_valid_for: 30m
     notify: [data-approvals]
+  - name: warehouse-write
+    match: {{action: [write]}}
+    require:
+      - {{group: data-stewards, approvals: 1}}
+protected_connections: [prod_warehouse]              # sealed: only an approved task can read it
+gated_operators:                                     # gated in every DAG, whatever its file says
+  - {{operator: SQLExecuteQueryOperator, policy: warehouse-write}}
 """
 
 
