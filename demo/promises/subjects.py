@@ -7,13 +7,19 @@ from contextlib import ExitStack, contextmanager
 
 from demo.calls import Stage
 from demo.places import Places
-from demo.promises import gate, ledger, pii, slack
+from demo.promises import enforcement, gate, ledger, pii, slack
 from demo.promises.board import Promises, Subject
 from demo.promises.following import leftovers
 from demo.screen import show
 
 # The ledger last: its export tells of all attacks before.
-SUBJECTS: tuple[Subject, ...] = (gate.SUBJECT, pii.SUBJECT, slack.SUBJECT, ledger.SUBJECT)
+SUBJECTS: tuple[Subject, ...] = (
+    gate.SUBJECT,
+    pii.SUBJECT,
+    slack.SUBJECT,
+    enforcement.SUBJECT,
+    ledger.SUBJECT,
+)
 
 
 def new_board() -> Promises:
