@@ -1,4 +1,4 @@
-"""What the platform owner's policy does to DAGs that never heard of approvals, and to those that go around it."""
+"""What the policy file does to DAGs that never heard of approvals, and to those that go around it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SUBJECT = Subject(
 
 
 def _gated(stage: Stage, promises: Promises) -> None:
-    """A DAG with Airflow's own SQL operator and no word of approvals in it."""
+    """Watch a DAG with Airflow's own SQL operator and no word of approvals in it."""
     request = waiting(stage, STOCK, STOCK, "insert")
     before = _rows(stage.places)
     told = _run(stage, "airflow-approvals", "policy", "explain", STOCK, "-o", "json")
@@ -67,7 +67,7 @@ def _gated(stage: Stage, promises: Promises) -> None:
 
 
 def _withheld(stage: Stage, promises: Promises) -> None:
-    """Tasks without an approval, of which one calls the gated operator's `execute` itself."""
+    """Watch tasks without an approval, of which one calls the gated operator's `execute` itself."""
     over(stage, READS, READS, "read")
     refusal = stage.returned(READS, READS, "read")
     by_hand = over(stage, BY_HAND, BY_HAND, "by_hand")
