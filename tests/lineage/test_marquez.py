@@ -1,0 +1,416 @@
+"""A real Airflow, a whole DAG, and Marquez: the graph shows the data, and the approval that let it move.
+
+With `APPROVALS_TEST_MARQUEZ` (see `tools/with-marquez`) it is a real Marquez; without one, a stand-in that
+does what was read in its sources, and the test says so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from airflow_approvals.core.model import ApprovalRequest, State, Verdict
+from demo.calls import Stage
+from demo.customers import write_customers
+from demo.embedded import EmbeddedAirflow
+from demo.places import CHECKOUT, Places
+from tests.lineage import spec as specification
+from tests.lineage.spec import Spec
+from tests.marquez.server import StandIn
+
+pytestmark = pytest.mark.services
+
+ROLES = {"engineer": "user", "alice": "viewer", "bob": "viewer"}
+APPROVAL = "airflowApprovals_approval"
+RELEASE = "airflowApprovals_release"
+
+POLICY = """
+version: 1
+groups:
+  data-stewards: {{users: [alice, bob]}}
+policies:
+  - name: soon-over
+    match: {{action: [export], destination: ["{folder}/outbox/expiring/**"]}}
+    require: [{{group: data-stewards}}]
+    expires_after: 20s
+  - name: customer-export
+    match: {{action: [export], destination: ["{folder}/outbox/customers/**"]}}
+    deny_if: ["pii.verified == false"]
+    require: [{{group: data-stewards}}]
+  - name: any-export
+    match: {{action: ["*"], destination: ["{folder}/outbox/**"]}}
+    require: [{{group: data-stewards}}]
+"""
+
+DAGS = """
+from airflow.sdk import DAG, Param
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow_approvals.operators.export import ApprovedExportOperator
+from airflow_approvals.operators.gated import gated
+
+FOLDER = "{{ var.value.customer_folder }}"
+
+with DAG("lists", schedule=None, params={"into": Param("", type="string")}):
+    ApprovedExportOperator(
+        task_id="export",
+        source=FOLDER + "/staged/list.csv",
+        destination=FOLDER + "/outbox/{{ params.into }}{{ run_id }}.csv",
+    )
+with DAG("foreign", schedule=None):
+    gated(
+        BashOperator(task_id="copy", bash_command="true"),
+        source=FOLDER + "/staged/list.csv",
+        destination=FOLDER + "/outbox/foreign.csv",
+    )
+"""
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marquez:
+    """Either of the two, asked over HTTP."""
+
+    url: str
+    stand_in: StandIn | None
+
+    def get(self, path: str, **query: Any) -> Any:
+        """Return the JSON of an answer; None for not found."""
+        answer = httpx.get(f"{self.url}/api/v1{path}", params=query, timeout=20)
+        if answer.status_code == 404:
+            return None
+        assert answer.is_success, f"{path}: {answer.status_code} {answer.text[:500]}"
+        return answer.json()
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return every event that was taken."""
+        if self.stand_in is not None:
+            return list(self.stand_in.events)
+        found = self.get("/events/lineage", limit=1000, after="2000-01-01T00:00:00Z")
+        return list(found["events"])
+
+    def run_facets(self, run_id: str) -> dict[str, Any]:
+        facets: dict[str, Any] = self.get(f"/jobs/runs/{run_id}/facets", type="run")["facets"]
+        return facets
+
+    def state(self, run_id: str) -> str:
+        return str(self.get(f"/jobs/runs/{run_id}")["state"])
+
+    def dataset(self, namespace: str, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.get(f"/namespaces/{_quoted(namespace)}/datasets/{_quoted(name)}")
+        assert found is not None, f"Marquez does not know the dataset {namespace} {name}"
+        return found
+
+    def edges(self, node: str) -> set[tuple[str, str]]:
+        """Return the edges of everything that hangs together with a node."""
+        graph = self.get("/lineage", nodeId=node, depth=20)["graph"]
+        return {(edge["origin"], edge["destination"]) for each in graph for edge in each["outEdges"]}
+
+    def upstream(self, run_id: str) -> set[str]:
+        """Return the runs whose outputs a run has read, and so on."""
+        found = self.get("/runlineage/upstream", runId=run_id, depth=20)
+        return {each["run"]["id"] for each in found["runs"]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Airflow, Marquez, and the runs that were made in them."""
+
+    stage: Stage
+    marquez: Marquez
+
+    @property
+    def data(self) -> Path:
+        return self.stage.places.data
+
+    def request(self, run_id: str, task_id: str = "export") -> ApprovalRequest:
+        found = self.stage.request_of(run_id, task_id)
+        assert found is not None, f"{run_id} has not asked"
+        return found
+
+    def task_run(self, job: str, run_id: str) -> str:
+        """Return the OpenLineage run of a task in a DAG run."""
+        for event in self.marquez.events():
+            airflow = event["run"].get("facets", {}).get("airflow", {})
+            if event["job"]["name"] == job and airflow.get("dagRun", {}).get("run_id") == run_id:
+                return str(event["run"]["runId"])
+        raise AssertionError(f"no event of {job} in {run_id}")
+
+    def types(self, run_id: str) -> list[str]:
+        """Return the types of a run's events, sorted."""
+        return sorted(each["eventType"] for each in self.marquez.events() if each["run"]["runId"] == run_id)
+
+
+@pytest.fixture(scope="module")
+def marquez(pytestconfig: pytest.Config) -> Iterator[Marquez]:
+    url = os.environ.get("APPROVALS_TEST_MARQUEZ")
+    if url:
+        yield Marquez(url=url, stand_in=None)
+        return
+    terminal: Any = pytestconfig.pluginmanager.get_plugin("terminalreporter")
+    terminal.write_line("NO REAL MARQUEZ HERE: these tests run against a stand-in", red=True)
+    with StandIn() as stand_in:
+        yield Marquez(url=stand_in.url, stand_in=stand_in)
+
+
+@pytest.fixture(scope="module")
+def world(marquez: Marquez, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Every run that the tests look at, made at once: most of their time is waiting."""
+    places = _places(tmp_path_factory.mktemp("world"))
+    env = openlineage_env(marquez.url)
+    folders = {"dags": CHECKOUT / "dags", "tests": places.root / "dags"}
+    with EmbeddedAirflow(places, roles=ROLES, dag_folders=folders, env=env) as airflow:
+        world = World(stage=Stage(airflow), marquez=marquez)
+        _run_all(world)
+        yield world
+
+
+def openlineage_env(url: str) -> dict[str, str]:
+    """Return the environment of an Airflow whose lineage goes through the spool to `url`."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    return {
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
+            {
+                "type": "airflow_approvals.lineage.transport.SpoolTransport",
+                "backend": {"type": "http", "url": url},
+            }
+        ),
+        "AIRFLOW__OPENLINEAGE__NAMESPACE": "default",
+        "AIRFLOW__OPENLINEAGE__CUSTOM_RUN_FACETS": "airflow_approvals.lineage.tasks.approval_run_facet",
+        "AIRFLOW_CONN_MARQUEZ_DEFAULT": json.dumps({"conn_type": "http", "host": host, "port": int(port)}),
+    }
+
+
+def _places(root: Path) -> Places:
+    places = Places(root=root)
+    for folder in (places.airflow, places.logs, places.outbox / "customers", places.outbox / "expiring"):
+        folder.mkdir(parents=True)
+    write_customers(places.data / "source" / "customers.csv", 200)
+    (places.data / "staged").mkdir()
+    (places.data / "staged" / "list.csv").write_text("id,city\n1,Graz\n2,Linz\n")
+    places.policy.write_text(POLICY.format(folder=places.data.as_uri()))
+    places.passwords.write_text(json.dumps({name: name * 3 for name in ROLES}))
+    (root / "dags").mkdir()
+    (root / "dags" / "lists.py").write_text(DAGS)
+    return places
+
+
+def _run_all(world: World) -> None:
+    stage = world.stage
+    stage.trigger("customer_export", "whole")
+    for run_id in ("denied", "expired", "bypassed", "first", "second"):
+        stage.trigger("lists", run_id, {"into": "expiring/"} if run_id == "expired" else {})
+    stage.trigger("foreign", "foreign")
+    waits = [("lists", "denied"), ("lists", "bypassed"), ("lists", "first"), ("lists", "second")]
+    for dag_id, run_id in waits:
+        _settled(stage, dag_id, run_id)
+    stage.mark_success("lists", "bypassed", "export")
+    _answer(stage, "denied", Verdict.DENY)
+    _answer(stage, "first", Verdict.APPROVE)
+    _answer(stage, "second", Verdict.APPROVE)
+    _settled(stage, "foreign", "foreign", "copy")
+    _answer(stage, "foreign", Verdict.APPROVE, "copy")
+    _settled(stage, "customer_export", "whole")
+    _answer(stage, "whole", Verdict.APPROVE)
+    ends = {"denied": State.DENIED, "expired": State.EXPIRED}
+    ends |= dict.fromkeys(("whole", "first", "second"), State.COMPLETED)
+    for run_id, state in ends.items():
+        stage.wait_for(partial(_is, stage, run_id, state), f"{run_id} to be {state}")
+    for dag_id, run_id in [
+        *waits,
+        ("customer_export", "whole"),
+        ("lists", "expired"),
+        ("foreign", "foreign"),
+    ]:
+        stage.wait_for(partial(_is_over, stage, dag_id, run_id), f"{run_id} to end")
+    _wait_for_quiet(world.marquez)
+
+
+def _is_over(stage: Stage, dag_id: str, run_id: str) -> bool:
+    return stage.call("engineer", "GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"] in ("success", "failed")
+
+
+def _is(stage: Stage, run_id: str, state: State) -> bool:
+    request = stage.request_of(run_id)
+    return request is not None and request.state is state
+
+
+def _settled(stage: Stage, dag_id: str, run_id: str, task_id: str = "export") -> None:
+    stage.wait_for(lambda: stage.task_state(dag_id, run_id, task_id) == "deferred", f"{run_id} to wait")
+    request = stage.request_of(run_id, task_id)
+    assert request is not None
+    stage.wait_for(lambda: (datetime.now(UTC) - request.opened_at).seconds > 20, f"{run_id} to settle")
+
+
+def _answer(stage: Stage, run_id: str, verdict: Verdict, task_id: str = "export") -> None:
+    request = stage.request_of(run_id, task_id)
+    assert request is not None
+    with stage.client("alice") as alice:
+        alice.vote(request.id, verdict, revision=request.revision, reason="so it shall be")
+
+
+def _wait_for_quiet(marquez: Marquez) -> None:
+    """Return when no event has come for five seconds."""
+    seen, since = -1, time.monotonic()
+    while time.monotonic() - since < 5:
+        count = len(marquez.events())
+        if count != seen:
+            seen, since = count, time.monotonic()
+        time.sleep(0.5)
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="")
+
+
+def _until(look: Callable[[], Found]) -> Found:
+    """Return what `look` returns once it does not fail: Marquez updates its model behind the answer."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return look()
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+# --- what is seen ----------------------------------------------------------------------------------------
+
+
+def test_the_graph_leads_from_the_raw_data_over_the_approval_to_what_was_exported(world: World) -> None:
+    request = world.request("whole")
+    staged, masked = (world.data / name / "customers.parquet" for name in ("staged", "masked"))
+    exported = world.data / "outbox" / "customers" / "customers.parquet"
+    receipt = f"dataset:approvals://default:receipt/{request.id}"
+    path = [
+        f"dataset:file:{staged}",
+        "job:default:customer_export.mask",
+        f"dataset:file:{masked}",
+        "job:default:approval.customer_export.export",
+        receipt,
+        "job:default:customer_export.export",
+        f"dataset:file:{exported}",
+    ]
+    edges = world.marquez.edges("job:default:customer_export.export")
+    for edge in [*pairwise(path), (path[2], path[5])]:
+        assert edge in edges, f"{edge} is not in the graph: {sorted(edges)}"
+
+
+def test_upstream_of_the_export_is_the_run_that_approved_it(world: World) -> None:
+    upstream = world.marquez.upstream(world.task_run("customer_export.export", "whole"))
+    assert world.request("whole").id in upstream
+    assert world.task_run("customer_export.mask", "whole") in upstream
+
+
+def test_the_facets_of_the_export_hold_the_approval(world: World) -> None:
+    request = world.request("whole")
+    for run_id in (request.id, world.task_run("customer_export.export", "whole")):
+        facet = world.marquez.run_facets(run_id)[APPROVAL]
+        assert facet["requestId"] == request.id
+        assert [vote["voter"] for vote in facet["votes"]] == ["alice"]
+        assert facet["policy"] == {"name": request.policy, "digest": request.policy_digest}
+        assert facet["ledgerIndex"] == request.decision_index
+        assert len(facet["receiptDigest"]) == 64
+        assert facet["approvalRun"]["runId"] == request.id
+        assert "so it shall be" not in json.dumps(facet)
+    exported = world.data / "outbox" / "customers" / "customers.parquet"
+    release = world.marquez.dataset("file", str(exported))["facets"][RELEASE]
+    assert release["sha256"] == request.evidence.datasets[0].sha256
+    assert release["approvers"] == ["alice"]
+
+
+def test_column_lineage_shows_which_columns_were_masked(world: World) -> None:
+    masked = world.data / "masked" / "customers.parquet"
+    graph = world.marquez.get("/column-lineage", nodeId=f"dataset:file:{masked}", depth=1)["graph"]
+    kinds = {
+        each["data"]["field"]: {found["transformationType"] for found in each["data"]["inputFields"]}
+        for each in graph
+        if each["type"] == "DATASET_FIELD" and each["data"] and each["data"].get("inputFields")
+    }
+    assert kinds["email"] == {"MASKED"}
+    assert kinds["customer_id"] == {"IDENTITY"}
+
+
+def test_personal_data_is_tagged_in_marquez(world: World) -> None:
+    staged = world.data / "staged" / "customers.parquet"
+    fields = world.marquez.dataset("file", str(staged))["fields"]
+    tags = {field["name"]: field.get("tags", []) for field in fields}
+    assert "EMAIL_ADDRESS" in tags["email"]
+    assert tags["customer_id"] == []
+
+
+def test_the_verification_is_told_as_assertions(world: World) -> None:
+    masked = world.data / "masked" / "customers.parquet"
+    facets = world.marquez.dataset("file", str(masked))["facets"]
+    assert [each["success"] for each in facets["dataQualityAssertions"]["assertions"]] == [True]
+
+
+def test_a_denied_run_looks_denied(world: World) -> None:
+    request, run = world.request("denied"), world.task_run("lists.export", "denied")
+    assert world.marquez.state(request.id) == "FAILED"
+    assert world.marquez.state(run) == "FAILED"
+    for each in (request.id, run):
+        assert world.marquez.run_facets(each)[APPROVAL]["state"] == "denied"
+    assert request.id not in world.marquez.upstream(run)
+
+
+def test_an_expired_run_looks_expired(world: World) -> None:
+    request, run = world.request("expired"), world.task_run("lists.export", "expired")
+    assert world.marquez.state(request.id) == "ABORTED"
+    assert world.marquez.state(run) == "FAILED"
+    assert world.marquez.run_facets(run)[APPROVAL]["state"] == "expired"
+
+
+def test_a_bypassed_run_is_complete_without_an_approval(world: World) -> None:
+    request, run = world.request("bypassed"), world.task_run("lists.export", "bypassed")
+    assert world.marquez.state(run) == "COMPLETED"
+    assert APPROVAL not in world.marquez.run_facets(run)
+    assert world.marquez.state(request.id) in ("RUNNING", "ABORTED"), "nobody has approved it"
+    assert not (world.data / "outbox" / "bypassed.csv").exists()
+
+
+def test_two_overlapping_approvals_of_one_gate_resolve_to_the_right_one(world: World) -> None:
+    for run_id, other in (("first", "second"), ("second", "first")):
+        run = world.task_run("lists.export", run_id)
+        upstream = world.marquez.upstream(run)
+        assert world.request(run_id).id in upstream
+        assert world.request(other).id not in upstream
+        assert world.marquez.run_facets(run)[APPROVAL]["requestId"] == world.request(run_id).id
+
+
+def test_a_gated_foreign_operator_carries_its_approval(world: World) -> None:
+    request, run = world.request("foreign", "copy"), world.task_run("foreign.copy", "foreign")
+    assert world.marquez.run_facets(run)[APPROVAL]["requestId"] == request.id
+
+
+def test_every_event_is_valid_and_told_once(world: World, spec: Spec) -> None:
+    events = world.marquez.events()
+    spec.check(events)
+    keys = [(each["run"]["runId"], each["eventType"]) for each in events if each["eventType"] != "RUNNING"]
+    assert len(keys) == len(set(keys))
+    assert world.types(world.request("whole").id) == ["COMPLETE", "START"]
+    text = json.dumps(events)
+    assert "so it shall be" not in text
+    assert specification.SPEC.is_dir()
+    source = (world.data / "source" / "customers.csv").read_text().splitlines()[1]
+    name, email = _cells(source)
+    assert name not in text
+    assert email not in text
+
+
+def _cells(line: str) -> tuple[str, str]:
+    cells = line.split(",")
+    return next(cell for cell in cells if " " in cell), next(cell for cell in cells if "@" in cell)
