@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from airflow_approvals.channels.changes import Change, Changes, changes_of
 from airflow_approvals.channels.slack.interactive import Place
 from airflow_approvals.channels.slack.message import Standing, note_of, prompt_of
 from airflow_approvals.channels.slack.modals import details_modal, link_modal, text_modal
@@ -321,3 +322,60 @@ WRONG: dict[str, Any] = {
 def test_the_fake_slack_refuses_what_slack_would(message: dict[str, Any]) -> None:
     with pytest.raises(BlockKitError):
         check_message(message)
+
+
+PRIOR = replace(
+    a_request(),
+    id="00000000-0000-4000-8000-0000000000aa",
+    state=State.COMPLETED,
+    decided_at=NOON - timedelta(days=7),
+)
+
+
+def buttons_of(message: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        element["action_id"]: element
+        for block in message["blocks"]
+        if block["type"] == "actions"
+        for element in block["elements"]
+    }
+
+
+def test_the_prompt_tells_what_has_changed_since_the_last_approval() -> None:
+    request = a_request()
+    dataset = request.evidence.datasets[0]
+    prior = replace(
+        PRIOR, evidence=replace(request.evidence, datasets=(replace(dataset, rows=dataset.rows - 1000),))
+    )
+    shown = prompt_of(request, replace(STANDING, changes=changes_of(prior, request)))
+    check_message(shown)
+    told = text_of(shown["blocks"])
+    assert "Changed since: request 00000000, approved" in told
+    assert f"Rows: {dataset.rows - 1000:,} → {dataset.rows:,}" in told
+
+
+def test_the_prompt_says_when_nothing_has_changed_and_when_there_is_nothing_to_compare_with() -> None:
+    request = a_request()
+    same = prompt_of(request, replace(STANDING, changes=Changes(prior=PRIOR, differences=())))
+    assert "Changed: nothing since request 00000000" in text_of(same["blocks"])
+    assert "nothing like it was approved before" in text_of(prompt_of(request, STANDING)["blocks"])
+
+
+@pytest.mark.parametrize("words", HOSTILE.values(), ids=HOSTILE.keys())
+def test_changes_from_outside_break_no_limit(words: str) -> None:
+    differences = tuple(Change(what=f"Column {words}", was=words, now=words) for _ in range(300))
+    changes = Changes(prior=PRIOR, differences=differences)
+    check_message(prompt_of(a_request(), replace(STANDING, changes=changes)))
+
+
+def test_a_high_risk_policy_asks_once_more_before_an_approval() -> None:
+    shown = prompt_of(a_request(), replace(STANDING, is_high_risk=True))
+    check_message(shown)
+    buttons = buttons_of(shown)
+    assert "Approve exactly this?" in json.dumps(buttons["approvals.approve"]["confirm"])
+    assert [name for name, button in buttons.items() if "confirm" in button] == ["approvals.approve"]
+
+
+def test_where_a_reason_is_asked_for_in_a_window_nothing_is_asked_before_it() -> None:
+    shown = prompt_of(a_request(), replace(STANDING, is_high_risk=True, asks_reason=True))
+    assert "confirm" not in json.dumps(shown)
