@@ -64,6 +64,10 @@ def test_the_smallest_dag_is_a_region_of_a_tested_file() -> None:
     assert block("region: dags/customer_counts.py smallest") == region("dags/customer_counts.py", "smallest")
 
 
+def test_the_dag_for_personal_data_is_a_region_of_a_tested_file() -> None:
+    assert block("region: dags/customer_export.py pii") == region("dags/customer_export.py", "pii")
+
+
 def test_there_is_no_other_python_in_the_readme() -> None:
     assert README.count("```python") == README.count("<!-- region:")
 
@@ -104,14 +108,16 @@ def test_the_changelog_speaks_of_what_is_not_released_yet() -> None:
 
 
 @pytest.mark.airflow
-@pytest.mark.parametrize("name", [row[0].strip("`") for row in table("operators")])
+@pytest.mark.parametrize("name", [row[0].strip("`") for row in table("operators") + table("pii")])
 def test_what_the_readme_imports_can_be_imported(name: str) -> None:
     module, _, attribute = name.rpartition(".")
     assert hasattr(import_module(module), attribute)
 
 
 @pytest.mark.airflow
-@pytest.mark.parametrize("path", ["dags/customer_counts.py", "dags/customer_export.py", "demo/dags/attacks.py"])
+@pytest.mark.parametrize(
+    "path", ["dags/customer_counts.py", "dags/customer_export.py", "demo/dags/attacks.py"]
+)
 def test_every_dag_that_we_show_is_loaded_without_errors(path: str) -> None:
     # Its place since Airflow 3.2, and the one before.
     place = "airflow.dag_processing.dagbag"

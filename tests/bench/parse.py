@@ -43,6 +43,9 @@ IMPORTS = """
 from airflow_approvals.operators.export import ApprovedExportOperator
 from airflow_approvals.operators.gate import ApprovalGateOperator
 from airflow_approvals.operators.gated import gated
+from airflow_approvals.operators.pii import PiiMaskOperator, PiiScanOperator, PiiVerifyOperator
+from airflow_approvals.operators.pii_decrypt import PiiDecryptOperator
+from airflow_approvals.operators.pii_task import pii_task
 from airflow_approvals.operators.sql import ApprovedSqlWriteOperator
 from airflow_approvals.sensors.approval import ApprovalSensor
 """

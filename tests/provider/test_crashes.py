@@ -18,6 +18,7 @@ import pytest
 from airflow.sdk.execution_time.supervisor import ActivitySubprocess
 
 from airflow_approvals.core.model import ApprovalRequest, State
+from airflow_approvals.staging.snapshot import snapshot
 from tests.provider.runs import approve
 from tests.provider.site import (
     PEOPLE,
@@ -43,6 +44,7 @@ from datetime import timedelta
 from pathlib import Path
 from airflow.sdk import DAG
 from airflow_approvals.operators.export import ApprovedExportOperator
+from airflow_approvals.operators.pii import PiiMaskOperator
 from airflow_approvals.operators.sql import ApprovedSqlWriteOperator
 
 FOLDER = Path({folder!r})
@@ -79,6 +81,25 @@ class KilledBeforeCommit(ApprovedSqlWriteOperator):
         return super().act(context, used)
 
 
+class KilledWhileMasking(PiiMaskOperator):
+    """Is killed when two parts are masked; the second try is not."""
+
+    def execute(self, context):
+        from airflow_approvals.pii.masking import datasets
+
+        note, finished = datasets.note_finished, []
+
+        def note_and_die(*args, **kwargs):
+            finished.append(note(*args, **kwargs))
+            if len(finished) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return finished[-1]
+
+        if context["ti"].try_number == 1:
+            datasets.note_finished = note_and_die
+        return super().execute(context)
+
+
 with DAG("waiting"):
     ApprovedExportOperator(
         task_id="publish",
@@ -103,6 +124,14 @@ for killed in (KilledAfterCommit, KilledBeforeCommit):
             retries=2,
             retry_delay=timedelta(seconds=1),
         )
+with DAG("masking"):
+    KilledWhileMasking(
+        task_id="publish",
+        source=str(FOLDER / "parts"),
+        masked=str(FOLDER / "masked"),
+        retries=2,
+        retry_delay=timedelta(seconds=1),
+    )
 '''
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
@@ -156,6 +185,16 @@ class Cluster:
         )
         told: dict[str, Any] = answer.json()
         return told.get("state")
+
+    def returned(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        answer = httpx.get(
+            f"{self.site.base_url}/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/publish/xcomEntries"
+            "/return_value",
+            headers=self._headers(),
+            timeout=30,
+        )
+        told: dict[str, Any] = answer.json()["value"]
+        return told
 
     def wait_for_state(self, dag_id: str, run_id: str, state: str) -> None:
         self._until(f"{run_id} is {state}", lambda: self.state(dag_id, run_id) == state)
@@ -305,3 +344,19 @@ def test_a_worker_that_is_killed_before_commit_has_written_nothing_and_asks_anew
     states = {each.id: each.state for each in cluster.site.requests_of("before_commit")}
     assert states.pop(second.id) is State.COMPLETED
     assert State.COMPLETED not in states.values()
+
+
+def test_a_masking_that_is_killed_goes_on_with_the_next_part(cluster: Cluster) -> None:
+    for part in range(4):
+        rows = (f"{part}{row},ada{part}{row}@example.com" for row in range(10))
+        (cluster.site.home / "parts").mkdir(exist_ok=True)
+        (cluster.site.home / "parts" / f"{part}.csv").write_text("\n".join(["id,email", *rows]) + "\n")
+    masked = cluster.site.home / "masked"
+    cluster.trigger("masking", "kill_masking")
+    cluster.try_again("masking", "kill_masking")
+    cluster.wait_for_state("masking", "kill_masking", "success")
+    told = cluster.returned("masking", "kill_masking")
+    assert (told["resumed_parts"], told["rows"]) == (2, 40)
+    assert told["sha256"] == snapshot(str(masked)).sha256
+    assert "@example.com" not in "".join(part.read_text() for part in masked.iterdir())
+    assert [name for name in cluster.site.home.glob(".airflow-approvals-*") if name.is_dir()] == []
