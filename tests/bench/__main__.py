@@ -97,7 +97,7 @@ BENCHES: dict[str, Bench] = {
                 "text_rows": 150,
                 "exact_rows": 40,
                 "fuzzed": 100,
-                "memory_rows": 60_000,
+                "memory_rows": 30_000,
                 "sentences": 100,
             },
             "pii_spark": {"rows": 0},
