@@ -67,7 +67,13 @@ def test_a_cleared_task_asks_anew(cluster: Cluster) -> None:
     cluster.api(
         "POST",
         "/dags/stock/clearTaskInstances",
-        json={"dry_run": False, "dag_run_id": "stock", "task_ids": ["insert"], "reset_dag_runs": True},
+        json={
+            "dry_run": False,
+            "only_failed": False,
+            "dag_run_id": "stock",
+            "task_ids": ["insert"],
+            "reset_dag_runs": True,
+        },
     ).raise_for_status()
     cluster.until("stock has asked anew", lambda: len(cluster.site.requests_of("stock")) == 2)
     assert cluster.rows().count("stock") == 1
