@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.skipif(find_spec("schemathesis") is None, reason="only where the newest Airflow is tested"),
 ]
 
-EXAMPLES = int(os.environ.get("APPROVALS_FUZZ_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("APPROVALS_FUZZ_EXAMPLES", "15"))
 """Calls of each kind (as described, and not as described) for each operation and caller."""
 
 HELD = 0.02  # seconds that a fuzzed long-poll may be held
@@ -122,6 +122,8 @@ def fuzz(operation: Any, headers: dict[str, str], requests: list[str], mode: Any
 
 def check_problem(answer: Any, told: str) -> None:
     """Raise unless the refusal is a problem of RFC 9457 with one of our words."""
+    if answer.status_code == 404 and answer.json() == {"detail": "Not Found"}:
+        return  # `..` has led out of our app
     assert answer.headers["content-type"] == ["application/problem+json"], told
     problem = answer.json()
     assert problem["type"] in {*error_types(), "http"}, told
