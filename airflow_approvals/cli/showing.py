@@ -59,6 +59,7 @@ def _lines(detail: RequestDetail, now: datetime) -> Iterator[Line]:
     for dataset in request.evidence.datasets:
         yield from _dataset_lines(dataset)
     yield from _evidence_lines(request)
+    yield from _standing_lines(request)
     yield from _asker_lines(request, now)
     yield from _progress_lines(detail)
     yield from _answer_lines(request, now)
@@ -98,6 +99,22 @@ def _evidence_lines(request: ApprovalRequest) -> Iterator[Line]:
         )
     for link in request.evidence.links:
         yield "link", link
+
+
+def _standing_lines(request: ApprovalRequest) -> Iterator[Line]:
+    terms = request.standing
+    if terms is not None:
+        yield (
+            "standing",
+            f"once approved it stands for {terms.days} days, for {terms.dag_id} · {terms.task_id}",
+        )
+        for what, glob in (("from", terms.source), ("to", terms.destination)):
+            if glob is not None:
+                yield f"· {what}", f"{glob} instead of the one above"
+    if request.voided is not None:
+        yield "drifted", f"standing approval {request.voided} was voided by this run"
+        for drift in request.drift:
+            yield f"· {drift.watched}", f"{drift.was}, now {drift.now}"
 
 
 def _asker_lines(request: ApprovalRequest, now: datetime) -> Iterator[Line]:

@@ -217,7 +217,7 @@ def test_what_was_denied_stays_denied(office: Office, place: str) -> None:
 class Days(RuleBasedStateMachine):
     """Runs, days, drift, revocations and policy changes in any order, held against one sentence.
 
-    A run is approved without votes of its own if, and only if, a standing approval is in force whose votes are
+    A run is approved without votes of its own if and only if a standing approval is in force whose votes are
     not the starter's, whose policy is the one in force, and from whose evidence nothing has drifted.
     """
 

@@ -32,9 +32,11 @@ _TONES = {
     "request.expired": "bad",
     "request.lapsed": "bad",
     "attempt.refused": "warn",
+    "glass.broken": "bad",
 }
 _WHAT = {
     "request.opened": "asked for approval",
+    "glass.broken": "broke the glass: granted this alone, in an emergency",
     "request.approved": "gave the last approval that was needed: the request is approved",
     "request.denied": "closed the request as denied",
     "request.expired": "closed the request",
@@ -109,4 +111,6 @@ def _told(kind: str, data: dict[str, Any]) -> tuple[str, str, str]:
         case "request.opened":
             return _WHAT[kind], data["action"]["justification"], "plain"
         case _:
-            return _WHAT.get(kind, kind), str(data.get("because") or ""), _TONES.get(kind, "plain")
+            said = str(data.get("because") or data.get("reason") or "")
+            what = "approved it without a prompt" if data.get("granted") else _WHAT.get(kind, kind)
+            return what, said, _TONES.get(kind, "plain")
