@@ -9,7 +9,7 @@ from pathlib import Path
 from playwright.sync_api import Browser
 
 from airflow_approvals.channels.slack.message import prompt_of
-from airflow_approvals.channels.slack.send import standing_of
+from airflow_approvals.channels.slack.send import compared, standing_of
 from tests.browser.chromium import chromium
 from tests.browser.gallery import Gallery, hang
 from tests.fake_slack.people import FakeSlack
@@ -64,7 +64,8 @@ def take_slack(browser: Browser, gallery: Gallery) -> None:
     for name in ("alice", "carol", "engineer"):
         slack.add_user(f"U0{name.upper()}", name)
     request = gallery.pending
-    prompt = prompt_of(request, standing_of(service, request, "https://airflow.example.com"))
+    standing = standing_of(service, request, "https://airflow.example.com")
+    prompt = prompt_of(request, compared(service, request, standing))
     _, answer, _ = slack.call("chat.postMessage", {"channel": "C0DATA", **prompt}, TOKEN)
     if not answer["ok"]:
         raise RuntimeError(f"the fake Slack did not take the prompt: {answer}")

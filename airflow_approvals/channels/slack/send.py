@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from airflow_approvals.channels import telling
-from airflow_approvals.channels.changes import Changes, changes_of, find_prior
+from airflow_approvals.channels.changes import changes_of, find_prior
 from airflow_approvals.channels.one_way import members_of
 from airflow_approvals.channels.outbox import SendError
 from airflow_approvals.channels.slack.message import Standing, note_of, prompt_of
@@ -42,7 +43,8 @@ class SlackSender:
     ) -> dict[str, str]:
         """Post the prompt, or change the one at `place`; return where it stands."""
         workspace = self._workspaces.get(_connection(settings))
-        prompt = prompt_of(request, standing_of(self._service, request, self._base_url))
+        standing = standing_of(self._service, request, self._base_url)
+        prompt = prompt_of(request, compared(self._service, request, standing))
         if place is None:
             sent = workspace.call("chat.postMessage", now=now, channel=_channel(settings), **prompt, **_QUIET)
         else:
@@ -82,7 +84,7 @@ class SlackSender:
 
 
 def standing_of(service: Service, request: ApprovalRequest, base_url: str) -> Standing:
-    """Return what the prompt of `request` shows beside it, under the policy in force."""
+    """Return what is shown beside `request`, under the policy in force; `compared` adds the changes."""
     policy = service.policies.current().find_policy(request.policy)
     page_only = None
     try:
@@ -96,15 +98,14 @@ def standing_of(service: Service, request: ApprovalRequest, base_url: str) -> St
         page_only=page_only,
         asks_reason=policy is not None and policy.require_reason == "always",
         is_high_risk=policy is not None and policy.high_risk,
-        changes=_changes_of(service, request),
     )
 
 
-def _changes_of(service: Service, request: ApprovalRequest) -> Changes | None:
-    """Return what differs from the last approval; only of requests that were shown to the same people."""
+def compared(service: Service, request: ApprovalRequest, standing: Standing) -> Standing:
+    """Return `standing` with what differs from the last approval that the same people were asked for."""
     shown = Visibility(person=Person(""), policies=(request.policy,), dag_ids=())
     prior = find_prior(service.store, request, shown)
-    return None if prior is None else changes_of(prior, request)
+    return standing if prior is None else replace(standing, changes=changes_of(prior, request))
 
 
 def _connection(settings: ChannelSettings) -> str:
