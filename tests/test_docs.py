@@ -13,6 +13,7 @@ import pytest
 from airflow_approvals.cli.exits import TABLE
 from airflow_approvals.cli.grammar import COMMANDS, Command, Group
 from airflow_approvals.core.policy import parse_policy_file
+from airflow_approvals.core.policy_channels import KINDS
 from airflow_approvals.provider import get_provider_info
 from airflow_approvals.settings import Settings
 
@@ -76,6 +77,15 @@ def test_the_policy_example_is_read_by_the_real_parser_without_a_notice() -> Non
     policy_file = parse_policy_file(block("policy"), name="README.md")
     assert [policy.name for policy in policy_file.policies] == ["partner-export"]
     assert policy_file.notices() == ()
+
+
+def test_the_channels_example_is_read_by_the_real_parser_and_has_every_kind() -> None:
+    page = (ROOT / "docs" / "channels.md").read_text(encoding="utf-8")
+    found = re.search(r"<!-- channels -->\n```yaml\n(.*?)```", page, re.DOTALL)
+    assert found
+    policy_file = parse_policy_file(found[1], name="channels.md")
+    assert sorted(channel.kind for channel in policy_file.channels.values()) == sorted(KINDS)
+    assert {row.split("`")[1] for row in re.findall(r"^\| `\w+` \|", page, re.MULTILINE)} == set(KINDS)
 
 
 def test_the_settings_are_those_of_the_provider_and_of_the_code() -> None:
