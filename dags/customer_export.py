@@ -8,9 +8,7 @@ refuse what is not verified: `deny_if: ["pii.verified == false"]`.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from airflow.sdk import DAG, Param, task
+from airflow.sdk import DAG, ObjectStoragePath, Param, task
 
 # [START pii]
 from airflow_approvals.operators.export import ApprovedExportOperator
@@ -48,9 +46,10 @@ with DAG("customer_export", schedule=None, params={"batch": Param("customers", p
         from pyarrow import csv, parquet
 
         customers = csv.read_csv(source.removeprefix("file://"))
-        target = Path(staged.removeprefix("file://"))
+        target = ObjectStoragePath(staged)
         target.parent.mkdir(parents=True, exist_ok=True)
-        parquet.write_table(customers, target)
+        with target.open("wb") as file:  # Airflow tells lineage of what is written in this way
+            parquet.write_table(customers, file)
         return int(customers.num_rows)
 
     stage("{{ var.value.customer_folder }}/source/customers.csv", scan.source) >> scan

@@ -153,7 +153,13 @@ class ApprovalsHook(BaseHook):
         return request
 
     def get_request(self, request_id: str) -> ApprovalRequest:
-        return self.client.get_request(request_id).request
+        """Return the request as it is now, with its receipt once it is approved."""
+        from dataclasses import replace
+
+        detail = self.client.get_request(request_id)
+        if detail.receipt is None:
+            return detail.request
+        return replace(detail.request, receipt=detail.receipt["envelope"])
 
     # --- use ----------------------------------------------------------------------------------------------
 

@@ -56,16 +56,13 @@ def masked(
     `columns` are those of the source; `report` is the one of the masking.
     """
     columns, there = list(columns), dataset_of(source)
-    classes = {column: list(found) for column, found in report["masked"].items()}
+    classes = {column: list(found) for column, found in report["masked"].items() if found}
     remaining = [
         Column(name=each.name, type="string" if each.name in report["became_text"] else each.type)
         for each in columns
         if each.name not in report["dropped"]
     ]
-    how = {
-        column: f"{MASKED}: {', '.join(sorted(found)) or 'the whole column'}"
-        for column, found in classes.items()
-    }
+    how = {column: f"{MASKED}: {', '.join(sorted(found))}" for column, found in classes.items()}
     about: dict[str, Any] = {
         "schema": facets.schema(remaining),
         "columnLineage": facets.column_lineage(there, {each.name: each.name for each in remaining}, how),

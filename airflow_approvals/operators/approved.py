@@ -163,6 +163,7 @@ class ApprovedOperator(BaseOperator):
     ) -> dict[str, Any]:
         dataset_of(request)
         used = hook.redeem(request.id, action=self.action())
+        remember(self, used.request)
         with hook.reporting(request.id) as report:
             try:
                 facts = self.act(context, used)

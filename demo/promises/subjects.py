@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from demo.calls import Stage
 from demo.places import Places
-from demo.promises import enforcement, gate, ledger, pii, slack
+from demo.promises import enforcement, gate, ledger, lineage, pii, slack
 from demo.promises.board import Promises, Subject
 from demo.promises.following import leftovers
 from demo.screen import show
@@ -18,6 +18,7 @@ SUBJECTS: tuple[Subject, ...] = (
     pii.SUBJECT,
     slack.SUBJECT,
     enforcement.SUBJECT,
+    lineage.SUBJECT,
     ledger.SUBJECT,
 )
 

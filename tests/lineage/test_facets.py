@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +29,7 @@ from airflow_approvals.lineage.names import (
     receipt_of,
 )
 from tests.lineage.samples import a_folder, a_masking, a_report, a_snapshot, answered
-from tests.lineage.spec import Spec, own_schemas
+from tests.lineage.spec import SPEC, Spec, own_schemas
 from tests.marquez.server import NAMESPACE, StandIn
 from tests.store.samples import EVIDENCE, a_request
 
@@ -140,6 +142,31 @@ def test_every_move_of_a_request_is_an_event_that_is_valid(kind: str, spec: Spec
     assert bool(event["outputs"]) == (state is State.APPROVED)
     assert event["inputs"], "a backend hides the edges of a job whose last event has no input"
     assert "parent" not in event["run"]["facets"]
+
+
+BREAKS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "another type": lambda event: event.update(eventType="DONE"),
+    "a time without zone": lambda event: event.update(eventTime="2026-03-01T12:00:00"),
+    "no UUID": lambda event: event["run"].update(runId="1"),
+    "no job": lambda event: event.pop("job"),
+    "a vote without voter": lambda event: event["run"]["facets"][facets.APPROVAL]["votes"][0].pop("voter"),
+    "a digest too short": lambda event: event["run"]["facets"][facets.APPROVAL].update(actionDigest="abc"),
+    "an unnamed field": lambda event: event["run"]["facets"][facets.APPROVAL].update(typo=1),
+    "no producer": lambda event: event["run"]["facets"][facets.APPROVAL].pop("_producer"),
+    "an unknown schema": lambda event: event["run"]["facets"][facets.APPROVAL].update(_schemaURL="urn:x"),
+}
+
+
+@pytest.mark.parametrize("broken", BREAKS.values(), ids=BREAKS.keys())
+@pytest.mark.parametrize("folder", [SPEC, None], ids=["whole", "frame"])
+def test_the_check_finds_what_is_wrong(broken: Any, folder: Path | None) -> None:
+    if folder is not None and not folder.is_dir():
+        pytest.skip(f"NOT CHECKED: the OpenLineage schemas are not at {folder}")
+    event = json.loads(json.dumps(event_of("request.approved", NOON, answered(State.APPROVED), SITE)))
+    checks = Spec(folder)
+    assert not checks.problems(event)
+    broken(event)
+    assert checks.problems(event)
 
 
 def test_no_reason_is_told_unless_the_policy_allows_it() -> None:

@@ -23,6 +23,10 @@ Event = dict[str, Any]
 Name = tuple[str, str]
 
 
+class NobodyWroteItError(Exception):
+    """Marquez 0.51.1 answers 500 where a run upstream has read what no run wrote ("u_r_uuid not found")."""
+
+
 @dataclass
 class Run:
     """What is known of one run."""
@@ -144,6 +148,8 @@ class StandIn:
         while pending:
             run = self.runs.get(pending.pop())
             if run is not None and run.id not in found:
+                if None in run.inputs.values():
+                    raise NobodyWroteItError
                 found[run.id] = run
                 pending.extend(writer for writer in run.inputs.values() if writer)
         return list(found.values())
@@ -171,7 +177,8 @@ class StandIn:
             for job, (_, outputs) in self.edges.items()
             for name in outputs
         ]
-        reached, before = {node}, set()
+        reached: set[str] = {node}
+        before: set[str] = set()
         while reached != before:
             before = set(reached)
             reached |= {other for link in links if set(link) & before for other in link}
@@ -249,7 +256,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
-        found = self.site.answer(parts.path, parse_qs(parts.query))
+        try:
+            found = self.site.answer(parts.path, parse_qs(parts.query))
+        except NobodyWroteItError:
+            self._say(500)
+            return
         self._say(404 if found is None else 200, found)
 
     def _misbehaves(self) -> bool:
