@@ -108,7 +108,8 @@ def chart_of(pii: Mapping[str, Any] | None) -> PiiChart | None:
         has_after=after is not None,
         is_checked=is_checked,
         verified=is_checked and pii["verified"],
-        residual=_whole(pii.get("residual")),
+        # What a scan found in data that nobody masked is not left over.
+        residual=_whole(pii.get("residual")) if is_checked else None,
         leaks=tuple(_leaks(pii.get("leaks"))),
         broken=tuple(each for each in _list(pii.get("broken")) if isinstance(each, str)),
     )
