@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_approvals.core.delivery import LEASE, MAX_REFUSALS, MAX_TRIES, PROMPT, Delivery, Telling
+from airflow_approvals.core.delivery import LEASE, MAX_REFUSALS, MAX_TRIES, PROMPT, UNDERWAY, Delivery, Telling
 from airflow_approvals.core.model import Entry
 from airflow_approvals.store.outbox import SqlOutbox
 from airflow_approvals.store.sql import SqlStore
@@ -108,11 +108,26 @@ def test_one_new_message_a_second_in_one_channel(store: SqlStore, outbox: SqlOut
         happens(store, request_id=f"r{number}")
     happens(store, request_id="elsewhere", channels=["two"])
     outbox.plan(plan, now=NOON)
-    assert {claimed(outbox).request_id, claimed(outbox).request_id} == {"r0", "elsewhere"}
-    assert nothing(outbox, 0.9)
-    assert claimed(outbox, 1).request_id == "r1"
-    assert nothing(outbox, 1.9)
-    assert claimed(outbox, 2).request_id == "r2"
+    first, elsewhere = claimed(outbox), claimed(outbox)
+    assert (first.request_id, elsewhere.request_id) == ("r0", "elsewhere")
+    assert nothing(outbox, 3)  # it is on its way, and may yet arrive
+    outbox.done(first, lease="me", place=PLACE, now=NOON + 3 * SECOND)
+    assert nothing(outbox, 3.9)
+    second = claimed(outbox, 4)
+    assert second.request_id == "r1"
+    outbox.failed(second, lease="me", problem="gone", refused=False, now=NOON + 5 * SECOND)
+    assert nothing(outbox, 5.9)
+    third = claimed(outbox, 6)
+    assert third.request_id in ("r1", "r2")
+
+
+def test_a_channel_whose_sender_died_is_taken_up_again_soon(store: SqlStore, outbox: SqlOutbox) -> None:
+    for number in range(2):
+        happens(store, request_id=f"r{number}")
+    outbox.plan(plan, now=NOON)
+    assert claimed(outbox, lease="died").request_id == "r0"
+    assert nothing(outbox, UNDERWAY.total_seconds() - 1)
+    assert claimed(outbox, UNDERWAY.total_seconds()).request_id == "r1"
 
 
 def test_a_channel_that_asks_for_rest_gets_it_and_loses_no_try(store: SqlStore, outbox: SqlOutbox) -> None:
@@ -160,6 +175,26 @@ def test_what_fails_again_and_again_becomes_a_dead_letter_until_there_is_news(
     outbox.plan(plan, now=at)
     assert outbox.claim(now=at, lease="me") is not None
     assert outbox.dead_letters() == []
+
+
+def test_what_was_given_up_is_tried_again_when_somebody_says_so(store: SqlStore, outbox: SqlOutbox) -> None:
+    for name in ("r1", "r2"):
+        happens(store, request_id=name)
+    outbox.plan(plan, now=NOON)
+    at = NOON
+    while len(outbox.dead_letters()) < 2:
+        at += timedelta(minutes=5)
+        while (found := outbox.claim(now=at, lease="me")) is not None:
+            outbox.failed(found, lease="me", problem="not_in_channel", refused=True, now=at)
+            at += SECOND
+    assert len(outbox.dead_letters(since=at - timedelta(hours=1))) == 2
+    assert outbox.dead_letters(since=at + timedelta(days=7)) == []
+    assert outbox.revive("r1", now=at) == 1
+    assert outbox.revive("r1", now=at) == 0
+    again = outbox.claim(now=at, lease="me")
+    assert again is not None
+    assert (again.request_id, again.tries) == ("r1", 0)
+    assert [letter.request_id for letter in outbox.dead_letters()] == ["r2"]
 
 
 def test_a_message_that_is_gone_is_posted_anew(store: SqlStore, outbox: SqlOutbox) -> None:
