@@ -27,8 +27,7 @@ class NamedConnections:
 def connections_of(task: BaseOperator) -> NamedConnections:
     """Return what the attributes and arguments of a task name; rendered or not."""
     given: Mapping[str, Any] = getattr(task, "_BaseOperator__init_kwargs", {})
-    calls = vars(task).get("op_kwargs")  # what a `@task` function is called with
-    places = (vars(task), given, calls if isinstance(calls, Mapping) else {})
+    places = (vars(task), given, _call_of(vars(task)))
     return _told([value for names in places for value in _values(names)])
 
 
@@ -47,6 +46,17 @@ def connections_of_mapped(mapped: MappedOperator) -> NamedConnections:
     defaults = _defaults(mapped.operator_class)
     values.extend(value for name, value in defaults if name not in names)
     return _told(values)
+
+
+def _call_of(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a Python task's function is called with, by the names of its parameters."""
+    given = attributes.get("op_kwargs")
+    named = dict(given) if isinstance(given, Mapping) else {}
+    try:
+        parameters = inspect.signature(attributes["python_callable"]).parameters
+        return {**dict(zip(parameters, attributes.get("op_args") or (), strict=False)), **named}
+    except (KeyError, TypeError, ValueError):
+        return named
 
 
 def _values(names: Mapping[str, Any]) -> Iterable[Any]:
