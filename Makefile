@@ -34,12 +34,16 @@ test: $(READY) ## all tests that need only packages; T=tests/core K=expired narr
 	@$(BIN)/python $(PYTEST) $(PARALLEL) -m "not services"
 
 .PHONY: test-services
-test-services: $(READY) ## the tests against a real PostgreSQL, Chromium and Spark (installed if missing)
-	@tools/with-spark tools/with-chromium tools/with-postgres $(BIN)/python $(PYTEST) -m services
+test-services: $(READY) ## the tests against a real PostgreSQL, Chromium, Spark and Marquez (installed if missing)
+	@tools/with-spark tools/with-chromium tools/with-postgres tools/with-marquez $(BIN)/python $(PYTEST) -m services
 
 .PHONY: screenshots
 screenshots: $(READY) ## the pictures in docs/img, taken anew with Chromium
 	@tools/with-chromium $(BIN)/python -m tests.browser.screenshots
+
+.PHONY: pii-pictures
+pii-pictures: $(READY) ## the scan table and the chart of the demo's data in docs/img, drawn anew
+	@$(BIN)/python -m tests.pii.pictures
 
 .PHONY: test-compat
 test-compat: $(COMPAT_READY) ## the Airflow tests on the lowest supported Airflow

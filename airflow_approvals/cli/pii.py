@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -256,11 +257,17 @@ def _progress(args: Namespace) -> Iterator[Progress | None]:
     if args.output == "json" or not console.is_terminal:
         yield None
         return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.completed:,.0f} rows, {task.speed} a second"),
-        TimeElapsedColumn(),
-    )
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as shown:
-        task = shown.add_task("scan", total=None)
-        yield lambda rows: shown.update(task, completed=rows)
+        task = shown.add_task("loading the model", total=None)
+        first: list[tuple[float, int]] = []
+
+        def told(rows: int) -> None:
+            now = time.monotonic()
+            first.append((now, rows))
+            (began, before), seconds = first[0], now - first[0][0]
+            rate = f", {(rows - before) / seconds:,.0f} a second" if seconds and began else ""
+            shown.update(task, description=f"{rows:,} rows{rate}")
+            del first[1:]
+
+        yield told

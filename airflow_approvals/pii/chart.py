@@ -73,10 +73,18 @@ def counts_of_masking(masking: MaskReport, verified: VerifyReport) -> Counts:
     rows += [Count(column, entity, 0, count) for (column, entity), count in left.items()]
     order = {column: number for number, column in enumerate(masking.masked)}
     rows.sort(key=lambda row: order.get(row.column, len(order)))  # stable
-    dropped = f"; dropped: {', '.join(masking.dropped)}" if masking.dropped else ""
+    dropped = f"; dropped: {_few(masking.dropped)}" if masking.dropped else ""
+    shown = {row.column for row in rows} | set(masking.dropped)
+    alone = [column for column in masking.masked if column not in shown]
+    # Not masked is not the same as nothing there: a plan leaves what a person let it leave.
+    left_alone = f"; not masked by the plan: {_few(alone)}" if alone else ""
     searched = f"{verified.values_searched:,} values searched in every cell of the output"
-    note = f"{masking.rows:,} rows; {searched}{dropped}"
+    note = f"{masking.rows:,} rows; {searched}{left_alone}{dropped}"
     return Counts(rows=tuple(rows), before="masked", after="left after masking", note=note)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def check_name(path: Path) -> None:

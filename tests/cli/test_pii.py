@@ -20,7 +20,10 @@ from airflow_approvals.cli.exits import Exit
 from airflow_approvals.cli.main import main
 from airflow_approvals.pii.chart import MOST_ROWS, Count, Counts, draw
 from airflow_approvals.pii.scanner import Scanner
+from demo.customers import COLUMNS
 from tests.cli.conftest import Told
+
+ROOT = Path(__file__).parents[2]
 
 CANARY = "canary.7f3a@example.com"
 ROWS = "".join(
@@ -239,3 +242,13 @@ def test_a_real_scan_needs_no_airflow_and_checks_itself(tmp_path: Path) -> None:
     )
     assert done.returncode == Exit.OK, done.stderr
     assert json.loads(done.stdout)["report"]["checked_cells"] > 0
+
+
+@pytest.mark.parametrize("name", ["pii-scan.svg", "pii-masked.svg"])
+def test_the_pictures_in_the_readme_are_of_the_demos_customers(name: str) -> None:
+    drawn = (ROOT / "docs" / "img" / name).read_text(encoding="utf-8")
+    texts = " ".join(ElementTree.fromstring(drawn).itertext()).replace("\xa0", " ")  # noqa: S314  # our own
+    assert f"docs/img/{name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+    for column in COLUMNS:
+        assert column in texts
+    assert drawn.count("http") == drawn.count("http://www.w3.org/")

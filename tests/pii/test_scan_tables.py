@@ -112,7 +112,7 @@ def test_without_the_marked_findings_the_rest_is_presidios(scanner: Scanner, tex
 
 
 def test_a_cell_that_is_too_long_is_named_by_column_and_row(scanner: Scanner) -> None:
-    with pytest.raises(CellTooLongError, match="column 'note', row 1 .the first is 0.: 1000001 characters"):
+    with pytest.raises(CellTooLongError, match=r"column 'note', row 1 .the first is 0.: 1000001 characters"):
         _found(scanner, note=["x", "a" * 1_000_001])
 
 
