@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from airflow_approvals.core.delivery import PROMPT, Delivery, Telling
@@ -127,12 +128,17 @@ class Deliveries:
         delivery = self.outbox.claim(now=now, lease=lease, request_id=request_id)
         if delivery is None:
             return False
+        began = time.monotonic()
+
+        def since() -> timedelta:
+            return timedelta(seconds=time.monotonic() - began)
+
         try:
             place = self._send(delivery, now=now)
         except SendError as trouble:
             log.warning("request %s to channel %s: %s", delivery.request_id, delivery.channel, trouble)
             if trouble.retry_at is not None:
-                self.outbox.hold(delivery, lease=lease, until=trouble.retry_at)
+                self.outbox.hold(delivery, lease=lease, until=trouble.retry_at + since())
                 return True
             self.outbox.failed(
                 delivery,
@@ -140,17 +146,18 @@ class Deliveries:
                 problem=str(trouble),
                 refused=trouble.refused,
                 forget=trouble.is_gone,
-                now=now,
+                now=now + since(),
             )
         except ApprovalsError as trouble:
             log.warning("request %s to channel %s: %s", delivery.request_id, delivery.channel, trouble)
-            self.outbox.failed(delivery, lease=lease, problem=str(trouble), refused=False, now=now)
+            self.outbox.failed(delivery, lease=lease, problem=str(trouble), refused=False, now=now + since())
         except Exception as fault:
             # A fault of ours in one message must not stop the others; the traceback is in the log.
             log.exception("request %s to channel %s", delivery.request_id, delivery.channel)
-            self.outbox.failed(delivery, lease=lease, problem=type(fault).__name__, refused=True, now=now)
+            word = type(fault).__name__
+            self.outbox.failed(delivery, lease=lease, problem=word, refused=True, now=now + since())
         else:
-            self.outbox.done(delivery, lease=lease, place=place, now=now)
+            self.outbox.done(delivery, lease=lease, place=place, now=now + since())
         return True
 
     def _telling(self, entry: Entry, policy_file: PolicyFile) -> Telling | None:

@@ -14,7 +14,13 @@ LEASE = timedelta(seconds=60)
 """For how long one process has a delivery to itself; longer than any call to a chat may take."""
 
 SPACING = timedelta(seconds=1)
-"""Between two new messages in one channel: Slack allows about one a second."""
+"""Between two new messages in one channel: Slack allows about one a second.
+
+From the answer to one to the call of the next: what counts is when they arrive there.
+"""
+
+UNDERWAY = timedelta(seconds=15)
+"""For how long a channel waits for a new message that is on its way; longer than a call takes."""
 
 MAX_TRIES = 40
 """Tries when the other side does not answer: about two and a half hours."""

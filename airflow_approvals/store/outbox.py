@@ -19,6 +19,7 @@ from airflow_approvals.core.delivery import (
     LEASE,
     PROMPT,
     SPACING,
+    UNDERWAY,
     Delivery,
     Telling,
     is_last_try,
@@ -71,7 +72,8 @@ class SqlOutbox:
     def claim(self, *, now: datetime, lease: str, request_id: str | None = None) -> Delivery | None:
         """Return a delivery that is due, leased to `lease`; None when nothing may be sent at `now`.
 
-        A channel takes one new message a second, whichever process sends it; a prompt comes before its notes.
+        A channel takes one new message at a time, and the next a second after the answer to it, whichever
+        process sends it; a prompt comes before its notes.
         """
         with self._database.reading() as connection:
             if connection.execute(_due(now, request_id).limit(1)).first() is None:
@@ -97,6 +99,7 @@ class SqlOutbox:
         self._give_back(
             delivery,
             lease,
+            now=now,
             shown=delivery.wanted,
             place=delivery.place if place is None else place,
             tries=0,
@@ -119,6 +122,7 @@ class SqlOutbox:
         self._give_back(
             delivery,
             lease,
+            now=now,
             tries=tries,
             next_try_at=now + wait_after(tries),
             is_dead=is_last_try(tries, refused=refused),
@@ -130,14 +134,7 @@ class SqlOutbox:
         """Let the whole channel rest until then, as it asked; that was no try."""
         with self._database.writing() as connection:
             _give_back(connection, delivery, lease, {"next_try_at": until})
-            connection.execute(
-                update(delivery_paces)
-                .where(
-                    delivery_paces.c.channel == delivery.channel,
-                    delivery_paces.c.kind == _kind(delivery.place, delivery.entry),
-                )
-                .values(free_at=until)
-            )
+            _rest(connection, delivery, until)
 
     def want_again(self, request_id: str, *, now: datetime) -> None:
         """Have every prompt of the request sent anew: somebody saw a stale one."""
@@ -192,9 +189,11 @@ class SqlOutbox:
             )
             return bool(added.rowcount == 1)
 
-    def _give_back(self, delivery: Delivery, lease: str, **changes: Any) -> None:
+    def _give_back(self, delivery: Delivery, lease: str, *, now: datetime, **changes: Any) -> None:
         with self._database.writing() as connection:
             _give_back(connection, delivery, lease, changes)
+            if _kind(delivery.place, delivery.entry) == "post":
+                _rest(connection, delivery, now + SPACING)
 
 
 def _give_back(connection: Connection, delivery: Delivery, lease: str, changes: dict[str, Any]) -> None:
@@ -203,6 +202,18 @@ def _give_back(connection: Connection, delivery: Delivery, lease: str, changes: 
         update(deliveries)
         .where(deliveries.c.id == delivery.id, deliveries.c.lease == lease)
         .values(lease=None, leased_until=None, **changes)
+    )
+
+
+def _rest(connection: Connection, delivery: Delivery, until: datetime) -> None:
+    """Let the channel take nothing more of this kind until then."""
+    connection.execute(
+        update(delivery_paces)
+        .where(
+            delivery_paces.c.channel == delivery.channel,
+            delivery_paces.c.kind == _kind(delivery.place, delivery.entry),
+        )
+        .values(free_at=until)
     )
 
 
@@ -270,7 +281,7 @@ def _kind(place: object, entry: int) -> str:
 
 
 def _take_turn(connection: Connection, pace: tuple[str, str], now: datetime) -> bool:
-    """Return whether it is this channel's turn at `now`, and if so, when the next one is."""
+    """Return whether it is this channel's turn at `now`; if so, it is nobody else's until that is over."""
     channel, kind = pace
     where = and_(delivery_paces.c.channel == channel, delivery_paces.c.kind == kind)
     dialect = _dialect(connection)
@@ -283,7 +294,7 @@ def _take_turn(connection: Connection, pace: tuple[str, str], now: datetime) -> 
     if free_at > now:
         return False
     if kind == "post":
-        connection.execute(update(delivery_paces).where(where).values(free_at=now + SPACING))
+        connection.execute(update(delivery_paces).where(where).values(free_at=now + UNDERWAY))
     return True
 
 

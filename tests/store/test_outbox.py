@@ -6,7 +6,15 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_approvals.core.delivery import LEASE, MAX_REFUSALS, MAX_TRIES, PROMPT, UNDERWAY, Delivery, Telling
+from airflow_approvals.core.delivery import (
+    LEASE,
+    MAX_REFUSALS,
+    MAX_TRIES,
+    PROMPT,
+    UNDERWAY,
+    Delivery,
+    Telling,
+)
 from airflow_approvals.core.model import Entry
 from airflow_approvals.store.outbox import SqlOutbox
 from airflow_approvals.store.sql import SqlStore
