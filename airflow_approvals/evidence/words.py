@@ -18,6 +18,14 @@ _VERBS = {
     "grant": "grant access",
     "rotate_key": "rotate a key",
 }
+_ENDS = {
+    "denied": "It was denied",
+    "expired": "It expired",
+    "cancelled": "It was withdrawn",
+    "superseded": "It was superseded",
+    "revoked": "The approval was taken back",
+    "lapsed": "The approval lapsed",
+}
 _UNSEEN = {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"}
 
 
@@ -26,7 +34,8 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(
-        char if unicodedata.category(char) not in _UNSEEN else f"[U+{ord(char):04X}]" for char in text
+        char if char in "\n\t" or unicodedata.category(char) not in _UNSEEN else f"[U+{ord(char):04X}]"
+        for char in text
     )
 
 
@@ -61,7 +70,7 @@ def sentences(case: Case) -> Iterator[str]:
     if case.glass is not None:
         yield (
             f"Break glass: {case.glass['by']} of {case.glass['group']} granted it alone, from "
-            f"{case.glass['channel']}, saying: {case.glass['reason']}"
+            f"{case.glass['channel']}, saying “{case.glass['reason']}”."
         )
     elif case.granted is not None:
         yield (
@@ -113,9 +122,9 @@ def _pii(pii: Pii | None) -> Iterator[str]:
 def _answered(answer: Answer) -> str:
     groups = f" ({', '.join(answer.groups)})" if answer.groups else ""
     verb = "approved" if answer.verdict == "approve" else "denied"
-    own = ", their own request, as the policy allows" if answer.is_own else ""
-    reason = f", saying: {answer.reason}" if answer.reason else "."
-    return f"{answer.voter}{groups} {verb} it{own} from {answer.channel} on {when(answer.at)}{reason}"
+    what = "their own request, as the policy allows," if answer.is_own else "it"
+    reason = f", saying “{answer.reason}”" if answer.reason else ""
+    return f"{answer.voter}{groups} {verb} {what} from {answer.channel} on {when(answer.at)}{reason}."
 
 
 def _end(case: Case) -> Iterator[str]:
@@ -128,5 +137,6 @@ def _end(case: Case) -> Iterator[str]:
         yield f"Published {same if case.digests else 'as reported'} on {when(case.outcome_at)}."
     elif case.published is not None:
         yield f"Nothing was published: {case.outcome_detail or 'the task reported a failure'}."
-    if case.ended_at:
-        yield f"It ended {case.state} on {when(case.ended_at)}: {case.ended_because or case.state}."
+    if case.ended_at and not any(answer.verdict == "deny" for answer in case.answers):
+        why = case.ended_because or case.state
+        yield f"{_ENDS.get(case.state, case.state)} on {when(case.ended_at)}: {why}."

@@ -7,12 +7,12 @@ from contextlib import ExitStack, contextmanager
 
 from demo.calls import Stage
 from demo.places import Places
-from demo.promises import enforcement, gate, ledger, lineage, pii, slack
+from demo.promises import enforcement, evidence, gate, ledger, lineage, pii, slack
 from demo.promises.board import Promises, Subject
 from demo.promises.following import leftovers
 from demo.screen import show
 
-# The ledger last: its export tells of all attacks before.
+# Ledger and evidence last: they tell of all attacks before.
 SUBJECTS: tuple[Subject, ...] = (
     gate.SUBJECT,
     pii.SUBJECT,
@@ -20,6 +20,7 @@ SUBJECTS: tuple[Subject, ...] = (
     enforcement.SUBJECT,
     lineage.SUBJECT,
     ledger.SUBJECT,
+    evidence.SUBJECT,
 )
 
 
