@@ -70,6 +70,7 @@ def gated(
     source: str | XComArg | None = None,
     destination: str | XComArg | None = None,
     source_conn_id: str | None = None,
+    pii_report: dict[str, Any] | str | XComArg | None = None,
     parameters: dict[str, Any] | None = None,
     justification: str = "",
     show: Sequence[str] = (),
@@ -88,6 +89,7 @@ def gated(
     source: str | XComArg | None = None,
     destination: str | XComArg | None = None,
     source_conn_id: str | None = None,
+    pii_report: dict[str, Any] | str | XComArg | None = None,
     parameters: dict[str, Any] | None = None,
     justification: str = "",
     show: Sequence[str] = (),
@@ -105,6 +107,7 @@ def gated(
     source: str | XComArg | None = None,
     destination: str | XComArg | None = None,
     source_conn_id: str | None = None,
+    pii_report: dict[str, Any] | str | XComArg | None = None,
     parameters: dict[str, Any] | None = None,
     justification: str = "",
     show: Sequence[str] = (),
@@ -116,9 +119,9 @@ def gated(
 
     `thing` is an operator, a mapped one (`.expand`, `.expand_kwargs`), `Operator.partial(...)`, a `@task`
     function or its result. As a decorator it stands above `@task`. With `source`, the dataset is read when
-    asking and again right before the task acts. `show` names fields whose rendered values approvers see; of
-    all others they see that they do not change. `connections` and `variables` name protected ones that the
-    task reads by itself; those that its arguments call `..._conn_id` are known. Raises `ValueError` or
+    asking and again right before the task acts; `pii_report` is about exactly that data. `show` names fields
+    whose rendered values approvers see; of all others they see that they do not change. `connections` and
+    `variables` name protected ones that the task reads by itself; those that its arguments call `..._conn_id` are known. Raises `ValueError` or
     `TypeError` for what cannot be gated.
     """
     check_on_denied(on_denied)
@@ -128,12 +131,15 @@ def gated(
         raise ValueError("parameters: 'task' is where the digests of the task stand; choose another word")
     if source is None and source_conn_id is not None:
         raise ValueError("source_conn_id belongs to a source, and there is none")
+    if source is None and pii_report is not None:
+        raise ValueError("pii_report is about a source, and there is none")
     fields = {
         "approvals_policy": policy,
         "approvals_kind": kind,
         "approvals_source": source,
         "approvals_destination": destination,
         "approvals_source_conn_id": source_conn_id,
+        "approvals_pii_report": pii_report,
         "approvals_parameters": parameters,
         "approvals_justification": justification,
     }

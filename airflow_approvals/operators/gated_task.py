@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_approvals.core.errors import NotApprovedError
 from airflow_approvals.lineage.remembered import remember
+from airflow_approvals.operators.reports import evidence_of
 from airflow_approvals.operators.waiting import (
     ask,
     come_back,
@@ -29,6 +30,7 @@ GATE_FIELDS = (
     "approvals_source",
     "approvals_destination",
     "approvals_source_conn_id",
+    "approvals_pii_report",
     "approvals_parameters",
     "approvals_justification",
 )
@@ -171,4 +173,7 @@ def _evidence(task: Any, hook: ApprovalsHook) -> Evidence:
 
     if task.approvals_source is None:
         return Evidence()
-    return Evidence(datasets=(hook.snapshot(task.approvals_source, conn_id=task.approvals_source_conn_id),))
+    conn_id = task.approvals_source_conn_id
+    dataset = hook.snapshot(task.approvals_source, conn_id=conn_id)
+    pii = evidence_of(task.approvals_pii_report, dataset, conn_id=conn_id)
+    return Evidence(datasets=(dataset,), pii=pii)

@@ -18,6 +18,7 @@ from airflow_approvals.core.receipt import verify_bundle
 from airflow_approvals.core.signature import public_keys_from_json
 from airflow_approvals.operators.export import ApprovedExportOperator
 from airflow_approvals.operators.gate import ApprovalGateOperator
+from airflow_approvals.operators.gated import gated
 from airflow_approvals.operators.pii import PiiMaskOperator, PiiScanOperator, PiiVerifyOperator
 from airflow_approvals.operators.pii_decrypt import PiiDecryptOperator
 from airflow_approvals.operators.pii_task import pii_task
@@ -155,6 +156,34 @@ def test_an_export_whose_masking_was_switched_off_is_refused(
     assert run.states == {"scan": "success", "publish_0": "failed", "publish_1": "failed"}
     assert runs.asked == []
     assert list((folder / "outbox").iterdir()) == []
+
+
+@pytest.mark.parametrize("is_masked", [True, False], ids=["masked", "not masked"])
+def test_a_gated_task_of_any_kind_carries_the_report_about_its_source(
+    runs: Runs, folder: Path, pii_policy: None, is_masked: bool
+) -> None:
+    handed_over: list[str] = []
+    with DAG("gated_masked") as dag:
+        scan = PiiScanOperator(
+            task_id="scan",
+            source=str(folder / "customers.csv"),
+            **({"on_pii": "mask", "masked": str(folder / "masked.csv")} if is_masked else {}),
+        )
+
+        @gated(
+            kind="export",
+            source=str(folder / ("masked.csv" if is_masked else "customers.csv")),
+            destination=f"file://{folder}/outbox/customers.csv",
+            pii_report=scan.output,
+        )
+        @task
+        def hand_over() -> None:
+            handed_over.append("customers")
+
+        scan >> hand_over()
+    run = runs.test(dag)
+    assert run.states["hand_over"] == ("success" if is_masked else "failed")
+    assert len(handed_over) == len(runs.asked) == int(is_masked)
 
 
 # --- reports that are not about these bytes ---------------------------------------------------------------
