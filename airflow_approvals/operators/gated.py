@@ -121,8 +121,8 @@ def gated(
     function or its result. As a decorator it stands above `@task`. With `source`, the dataset is read when
     asking and again right before the task acts; `pii_report` is about exactly that data. `show` names fields
     whose rendered values approvers see; of all others they see that they do not change. `connections` and
-    `variables` name protected ones that the task reads by itself; those that its arguments call `..._conn_id` are known. Raises `ValueError` or
-    `TypeError` for what cannot be gated.
+    `variables` name protected ones that the task reads by itself; those that its arguments call `..._conn_id`
+    are known. Raises `ValueError` or `TypeError` for what cannot be gated.
     """
     check_on_denied(on_denied)
     if not kind:

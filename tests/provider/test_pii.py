@@ -167,7 +167,8 @@ def test_a_gated_task_of_any_kind_carries_the_report_about_its_source(
         scan = PiiScanOperator(
             task_id="scan",
             source=str(folder / "customers.csv"),
-            **({"on_pii": "mask", "masked": str(folder / "masked.csv")} if is_masked else {}),
+            on_pii="mask" if is_masked else "warn",
+            masked=str(folder / "masked.csv") if is_masked else None,
         )
 
         @gated(
