@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_approvals.core.model import ApprovalRequest, Evidence, Snapshot, State
+from airflow_approvals.core.model import ApprovalRequest, Evidence, Grant, GrantKind, Snapshot, State
 from airflow_approvals.core.moments import rfc3339
 from airflow_approvals.core.receipt import payload_sha256
 from airflow_approvals.lineage import facets
@@ -81,12 +81,28 @@ def release_facet(request: ApprovalRequest, data: Snapshot, site: Site) -> Facet
         "requestId": request.id,
         "approvalRun": _approval_run(request, site),
         "policy": {"name": request.policy, "digest": request.policy_digest},
-        "approvers": sorted({clean(vote.voter) for vote in request.votes if vote.verdict == "approve"}),
+        "approvers": approvers_of(request),
         "sha256": data.sha256,
         "link": f"{site.base_url}/approvals/requests/{request.id}",
     }
     facts |= _proof(request)
     return facets.own("AirflowApprovalsReleaseDatasetFacet", **facts)
+
+
+def approvers_of(request: ApprovalRequest) -> list[str]:
+    """Return who said yes: on this request, or in place of votes on it."""
+    voted = {clean(vote.voter) for vote in request.votes if vote.verdict == "approve"}
+    return sorted(voted | {clean(each) for each in (request.granted.by if request.granted else ())})
+
+
+def how_approved(request: ApprovalRequest) -> str:
+    """Return in words how the yes came about; an emergency stands out."""
+    by = ", ".join(approvers_of(request)) or "nobody"
+    if request.granted is None:
+        return f"approved by {by}"
+    if request.granted.kind is GrantKind.BREAK_GLASS:
+        return f"BREAK GLASS: opened in an emergency by {by} alone"
+    return f"approved for recurring runs by {by}"
 
 
 def input_of(data: Snapshot, evidence: Evidence | None = None) -> tuple[DatasetName, Facets, Facets]:
@@ -123,7 +139,16 @@ def _decision(request: ApprovalRequest, *, with_reasons: bool) -> dict[str, Any]
             for vote in request.votes
         ]
     }
+    if request.granted is not None:
+        facts["grant"] = _grant(request.granted)
     return facts | _proof(request)
+
+
+def _grant(granted: Grant) -> dict[str, Any]:
+    facts: dict[str, Any] = {"kind": str(granted.kind), "by": [clean(each) for each in granted.by]}
+    if granted.standing_id is not None:
+        facts["standingRequestId"] = granted.standing_id
+    return facts
 
 
 def _proof(request: ApprovalRequest) -> dict[str, Any]:

@@ -12,7 +12,14 @@ from typing import Any
 
 from airflow_approvals.core.model import ApprovalRequest, Entry, State
 from airflow_approvals.lineage import facets
-from airflow_approvals.lineage.approval import Site, input_of, job_of, receipt_dataset, run_facet
+from airflow_approvals.lineage.approval import (
+    Site,
+    how_approved,
+    input_of,
+    job_of,
+    receipt_dataset,
+    run_facet,
+)
 from airflow_approvals.lineage.facets import Facets
 from airflow_approvals.lineage.names import PRODUCER, DatasetName, dataset_of, run_id_of
 
@@ -73,12 +80,11 @@ def _input(name: DatasetName, about: Facets, reading: Facets) -> dict[str, Any]:
 
 def _receipt(request: ApprovalRequest, site: Site) -> dict[str, Any]:
     name = receipt_dataset(request, site)
-    voters = ", ".join(dict.fromkeys(vote.voter for vote in request.votes)) or "nobody"
     about: Facets = {
         "version": facets.version(request.id),
         "lifecycleStateChange": facets.lifecycle("CREATE"),
         "documentation": facets.documentation(
-            f"Receipt of approval {request.id}: policy {request.policy}, approved by {voters}"
+            f"Receipt of approval {request.id}: policy {request.policy}, {how_approved(request)}"
         ),
     }
     return {"namespace": name.namespace, "name": name.name, "facets": about}

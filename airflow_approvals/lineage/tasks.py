@@ -16,6 +16,7 @@ from airflow_approvals.core.model import ApprovalRequest, Snapshot, State
 from airflow_approvals.lineage import facets
 from airflow_approvals.lineage.approval import (
     Site,
+    how_approved,
     input_of,
     job_of,
     receipt_dataset,
@@ -145,13 +146,12 @@ def _released(
 ) -> dict[str, Any]:
     columns = [replace(column, name=renamed.get(column.name, column.name)) for column in data.columns]
     origins = {new.name: old.name for new, old in zip(columns, data.columns, strict=True)}
-    approvers = ", ".join(sorted({vote.voter for vote in request.votes})) or "nobody"
     about: dict[str, Any] = {
         "schema": facets.schema(columns),
         "version": facets.version(data.sha256),
         "columnLineage": facets.column_lineage(dataset_of(data.uri), origins),
         "documentation": facets.documentation(
-            f"Released by approval {request.id}: policy {request.policy}, approved by {approvers}"
+            f"Released by approval {request.id}: policy {request.policy}, {how_approved(request)}"
         ),
         facets.RELEASE: release_facet(request, data, site),
     }

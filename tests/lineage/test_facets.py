@@ -9,12 +9,14 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from airflow.providers.openlineage.plugins.adapter import OpenLineageAdapter
 from openlineage.client.serde import Serde
 
-from airflow_approvals.core.model import State
+from airflow_approvals.core.identity import person_named
+from airflow_approvals.core.model import Grant, GrantKind, State
 from airflow_approvals.lineage import facets, masking
 from airflow_approvals.lineage.approval import Site, input_of, release_facet, run_facet
 from airflow_approvals.lineage.backend import run_event
@@ -195,6 +197,29 @@ def test_no_field_of_ours_is_starred_out_by_airflow(spec: Spec) -> None:
     assert "***" not in json.dumps(event)
 
 
+def test_an_emergency_stands_out(spec: Spec) -> None:
+    grant = Grant(kind=GrantKind.BREAK_GLASS, by=(person_named("carol"),), reason="the site is down")
+    request = replace(answered(State.APPROVED), votes=(), granted=grant)
+    event = event_of("request.approved", NOON, request, SITE)
+    spec.check([event])
+    facet = event["run"]["facets"][facets.APPROVAL]
+    assert (facet["grant"]["kind"], facet["grant"]["by"], facet["votes"]) == ("break_glass", ["carol"], [])
+    assert "BREAK GLASS" in event["outputs"][0]["facets"]["documentation"]["description"]
+    assert "the site is down" not in json.dumps(event)
+    assert release_facet(request, request.evidence.datasets[0], SITE)["approvers"] == ["carol"]
+
+
+def test_a_standing_approval_is_told_as_what_it_is(spec: Spec) -> None:
+    stands = str(uuid4())
+    grant = Grant(kind=GrantKind.STANDING, by=(person_named("alice"),), reason="monthly", standing_id=stands)
+    event = event_of(
+        "request.approved", NOON, replace(answered(State.APPROVED), votes=(), granted=grant), SITE
+    )
+    spec.check([event])
+    told = event["run"]["facets"][facets.APPROVAL]["grant"]
+    assert told == {"kind": "standing", "by": ["alice"], "standingRequestId": stands}
+
+
 def test_a_verification_is_told_as_assertions() -> None:
     told = facets.masking_assertions(a_report(verified=False))
     assert told is not None
@@ -242,7 +267,7 @@ def test_folders_tell_which_files_were_read() -> None:
 
 
 PUBLISHED = {
-    "AirflowApprovalsApprovalRunFacet": "1fdbb32b974dbde85a27c3790fc7daaed034da8a61bb5d7a8987bbee57aa3fb1",
+    "AirflowApprovalsApprovalRunFacet": "0854756e2f3f5662e6622d01f7c7c96c7dcb1f722411e45b55aae26766b94f96",
     "AirflowApprovalsPiiDatasetFacet": "acdcd0dcdd23a44bb52c0a2893447b21ebbd2b9c4462d52bec5290b69d4c4653",
     "AirflowApprovalsReleaseDatasetFacet": "879cedd6efa57c72a5076b89706eca92170005c6c7e300ab42518bae2800fe28",
 }
