@@ -152,6 +152,7 @@ ACCOUNTS: dict[str, dict[str, Any]] = {
     "deactivated": {"deleted": True},
     "stranger": {"is_stranger": True},
     "of another workspace": {"team_id": "T0OTHER"},
+    "without a confirmed address": {"is_email_confirmed": False},
 }
 
 
