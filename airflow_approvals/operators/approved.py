@@ -123,7 +123,8 @@ class ApprovedOperator(BaseOperator):
         return reading(self.source)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        return self.lineage(succeeded=str(task_instance.state) == "success")
+        # An enumeration whose text Airflow's versions write in different ways.
+        return self.lineage(succeeded=getattr(task_instance.state, "value", None) == "success")
 
     def get_openlineage_facets_on_failure(self, task_instance: Any) -> Any:
         return self.lineage(succeeded=False)
