@@ -61,6 +61,11 @@ def _options() -> dict[str, dict[str, Any]]:
             default="auto",
             example="required",
         ),
+        "govern_hitl": _option(
+            "Whether answers to Airflow's own Human-in-the-loop tasks count as votes under the policy file.",
+            type_="boolean",
+            default="False",
+        ),
         "base_url": _option(
             "Where people reach Airflow's API server, without /approvals; links lead there. "
             "Empty: [api] base_url, or else http://localhost:8080.",
