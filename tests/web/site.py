@@ -100,6 +100,7 @@ class Site:
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.settings = Settings(
             gated_operators="auto",
+            govern_hitl=False,
             policy_file=str(self.policy_file),
             sealing_keys="",
             base_url=self.base_url,
