@@ -32,7 +32,7 @@ from airflow_approvals.ports import (
     Transaction,
 )
 
-LIVE_TASK_STATES = frozenset({"running", "deferred"})
+LIVE_TASK_STATES = frozenset({"running", "deferred", "awaiting_input"})
 """A task instance in any other state does not run, so nobody can speak for it."""
 
 
