@@ -105,7 +105,7 @@ class SecretGuard:
             await answer.give(send)
             return
         try:
-            body = await self._backend.run(self._lent, _task_of(scope), kind, name, answer.body)
+            body = await self._backend.run(self._lent, task_of(scope), kind, name, answer.body)
         except ApprovalsError as refusal:
             await _refuse(send, kind, name, refusal)
         except Exception:
@@ -117,12 +117,12 @@ class SecretGuard:
 
     async def _change(self, scope: Scope, receive: Receive, send: Send, kind: Kind, name: str) -> None:
         # Whoever may not even read it has no token that Airflow takes, and is told so by Airflow.
-        seen = await self._ask_airflow({**scope, "method": "GET"}, _nothing)
+        seen = await self._ask_airflow({**scope, "method": "GET"}, no_body)
         known = seen.status in (200, 404)
         if not known or not await self._is_guarded(seen.body, kind, name):
             await self._app(scope, receive, send)
             return
-        ti_id, now = _task_of(scope), datetime.now(UTC)
+        ti_id, now = task_of(scope), datetime.now(UTC)
         try:
             refusal: ApprovalsError = await self._backend.run(
                 lambda: self._backend.service.refuse_change(ti_id, kind, name, now=now)
@@ -176,19 +176,19 @@ def _asked(scope: Scope) -> tuple[Kind, str] | None:
     """Return the secret that a request is about; None for any other request."""
     if scope["type"] != "http" or "/execution/" not in scope["path"]:
         return None
-    found = _ASKED.fullmatch(_route_path(scope))
+    found = _ASKED.fullmatch(route_path(scope))
     if found is None or (found[1] == "variable" and found[2] == _LISTS_KEYS):
         return None
     return cast(Kind, found[1]), found[2]
 
 
-def _route_path(scope: Scope) -> str:
+def route_path(scope: Scope) -> str:
     """Return the path below `[api] base_url`, as Starlette's router tells it."""
     path, root = str(scope["path"]), str(scope.get("root_path", ""))
     return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
-def _task_of(scope: Scope) -> str:
+def task_of(scope: Scope) -> str:
     """Return the task instance that a token names, which Airflow has verified by the time this is asked."""
     import jwt
 
@@ -223,5 +223,6 @@ async def _refuse(send: Send, kind: Kind, name: str, refusal: ApprovalsError) ->
     await send({"type": "http.response.body", "body": body})
 
 
-async def _nothing() -> Message:
+async def no_body() -> Message:
+    """Give the body of a request that has none."""
     return {"type": "http.request", "body": b"", "more_body": False}

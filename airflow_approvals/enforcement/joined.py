@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_approvals.enforcement.guard import SecretGuard
+from airflow_approvals.core.model import Person
+from airflow_approvals.enforcement.answers import AnswerGuard
+from airflow_approvals.enforcement.guard import Scope, SecretGuard
 from airflow_approvals.enforcement.keyring import key_path, load_keyring
 from airflow_approvals.enforcement.sealing import Vault
 
@@ -19,13 +21,30 @@ def root_middlewares(backend: Backend) -> list[dict[str, Any]]:
     def open_vault() -> Vault:
         return open_vault_of(backend.settings)
 
-    return [
+    guards = [
         {
             "name": "approvals secret guard",
             "middleware": SecretGuard,
             "kwargs": {"backend": backend, "open_vault": open_vault},
         }
     ]
+    if backend.settings.govern_hitl:
+        guards.append(
+            {
+                "name": "approvals answer guard",
+                "middleware": AnswerGuard,
+                "kwargs": {"backend": backend, "find_person": _person_of},
+            }
+        )
+    return guards
+
+
+async def _person_of(scope: Scope) -> Person:
+    from fastapi import Request
+
+    from airflow_approvals.web.airflow_users import AirflowUsers
+
+    return (await AirflowUsers().user_of(Request(scope))).person
 
 
 def open_vault_of(settings: Settings) -> Vault:
