@@ -16,6 +16,7 @@ class Settings:
 
     policy_file: str  # path of the policy file
     gated_operators: str  # auto, required or off: whether DAG files are parsed with the file's rules
+    govern_hitl: bool  # whether answers to Airflow's own Human-in-the-loop tasks are votes under the policy
     base_url: str  # where people reach Airflow's API server, without /approvals: links
     service_url: str  # where workers and the triggerer reach it
     sealing_keys: str  # path of the keys of sealed secrets; empty: beside the signing key
@@ -53,6 +54,7 @@ def read_settings() -> Settings:
     execution_api = str(conf.get("core", "execution_api_server_url", fallback="") or "").rstrip("/")
     return Settings(
         gated_operators=option("gated_operators", "auto"),
+        govern_hitl=conf.getboolean(SECTION, "govern_hitl", fallback=False),
         policy_file=option("policy_file", str(home / POLICY_FILE)),
         base_url=base_url,
         service_url=option("service_url", execution_api.removesuffix("/execution") or base_url).rstrip("/"),
