@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pyarrow as pa  # noqa: TID253
 import pytest
 from airflow.sdk import DAG, task
-from pyarrow import csv  # noqa: TID253
+from pyarrow import csv, parquet  # noqa: TID253
 
 from airflow_approvals.core.model import State
 from airflow_approvals.core.receipt import verify_bundle
@@ -29,6 +30,7 @@ from tests.provider.site import POLICY
 
 pytestmark = pytest.mark.airflow
 
+DAGS = Path(__file__).resolve().parents[2] / "dags"
 ROWS = 60
 KEYS = {"conn_type": "generic", "password": b64encode(b"k" * 32).decode()}
 PII_POLICY = POLICY.replace(
@@ -129,6 +131,18 @@ def test_a_masked_list_is_proven_approved_and_published(runs: Runs, folder: Path
     assert receipt.pii is not None
     assert receipt.pii.verified
     assert receipt.pii.plan_digest == pii["plan_digest"]
+
+
+def test_the_dag_of_the_demo_runs_from_end_to_end(
+    runs: Runs, folder: Path, pii_policy: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_VAR_CUSTOMER_FOLDER", folder.as_uri())
+    write_customers(folder / "source" / "customers.csv", ROWS)
+    run = runs.test(runpy.run_path(str(DAGS / "customer_export.py"))["export"].dag)
+    assert run.states == dict.fromkeys(("stage", "scan", "mask", "verify", "export"), "success")
+    published = parquet.read_table(folder / "outbox" / "customers" / "customers.parquet")
+    assert published.num_rows == ROWS
+    assert all(value.startswith("PERSON_") for value in published["name"].to_pylist())
 
 
 def test_what_tasks_hand_on_is_small_and_holds_no_value(runs: Runs, folder: Path, pii_policy: None) -> None:
