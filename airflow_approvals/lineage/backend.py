@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SPOOL = "airflow_approvals.lineage.transport.SpoolTransport"
 """How Airflow's configuration names our transport."""
 TIMEOUT = 20.0
-"""Seconds that one call to an HTTP backend may take: what it took and did not answer in time is sent twice."""
+"""Seconds for one call to an HTTP backend: what it took and did not answer by then is sent twice."""
 
 _AWAY = frozenset({401, 403, 404, 405, 407, 408, 425, 429, 502, 503, 504})
 """What says nothing about the event: wrong address or credentials, or a backend that is not ready."""

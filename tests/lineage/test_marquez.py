@@ -10,28 +10,39 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 import httpx
 import pytest
 
-from airflow_approvals.core.model import ApprovalRequest, State, Verdict
+from airflow_approvals.core.model import ApprovalRequest, Evidence, State, Verdict
+from airflow_approvals.lineage.approval import Site as LineageSite
+from airflow_approvals.lineage.events import event_of
+from airflow_approvals.lineage.names import column_name, dataset_of
+from airflow_approvals.lineage.remembered import remember
+from airflow_approvals.lineage.transport import fitting
+from airflow_approvals.operators.export import ApprovedExportOperator
 from demo.calls import Stage
 from demo.customers import write_customers
 from demo.embedded import EmbeddedAirflow
 from demo.places import CHECKOUT, Places
 from tests.lineage import spec as specification
+from tests.lineage.samples import a_snapshot, answered
 from tests.lineage.spec import Spec
+from tests.lineage.test_facets import NOON, ODD, through_airflow
+from tests.marquez.relay import Relay
 from tests.marquez.server import StandIn
 
 pytestmark = pytest.mark.services
 
+WIDE = {"2,000 columns": tuple(f"column_{number:04}" for number in range(2_000))}
 ROLES = {"engineer": "user", "alice": "viewer", "bob": "viewer"}
 APPROVAL = "airflowApprovals_approval"
 RELEASE = "airflowApprovals_release"
@@ -167,14 +178,21 @@ def marquez(pytestconfig: pytest.Config) -> Iterator[Marquez]:
 
 @pytest.fixture(scope="module")
 def world(marquez: Marquez, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """Every run that the tests look at, made at once: most of their time is waiting."""
+    """Every run that the tests look at, made at once while Marquez is away; it comes back at the end."""
     places = _places(tmp_path_factory.mktemp("world"))
-    env = openlineage_env(marquez.url)
     folders = {"dags": CHECKOUT / "dags", "tests": places.root / "dags"}
-    with EmbeddedAirflow(places, roles=ROLES, dag_folders=folders, env=env) as airflow:
-        world = World(stage=Stage(airflow), marquez=marquez)
-        _run_all(world)
-        yield world
+    with Relay(marquez.url) as relay:
+        env = openlineage_env(relay.url)
+        with EmbeddedAirflow(places, roles=ROLES, dag_folders=folders, env=env) as airflow:
+            world = World(stage=Stage(airflow), marquez=marquez)
+            before = len(marquez.events())
+            _run_all(world)
+            assert relay.refused, "nobody has tried to tell anything"
+            assert len(marquez.events()) == before, "Marquez was away"
+            relay.is_open = True
+            world.stage.wait_for(lambda: len(marquez.events()) > before, "the first event")
+            _wait_for_quiet(marquez)
+            yield world
 
 
 def openlineage_env(url: str) -> dict[str, str]:
@@ -235,7 +253,6 @@ def _run_all(world: World) -> None:
         ("foreign", "foreign"),
     ]:
         stage.wait_for(partial(_is_over, stage, dag_id, run_id), f"{run_id} to end")
-    _wait_for_quiet(world.marquez)
 
 
 def _is_over(stage: Stage, dag_id: str, run_id: str) -> bool:
@@ -262,9 +279,9 @@ def _answer(stage: Stage, run_id: str, verdict: Verdict, task_id: str = "export"
 
 
 def _wait_for_quiet(marquez: Marquez) -> None:
-    """Return when no event has come for five seconds."""
+    """Return when no event has come for ten seconds."""
     seen, since = -1, time.monotonic()
-    while time.monotonic() - since < 5:
+    while time.monotonic() - since < 10:
         count = len(marquez.events())
         if count != seen:
             seen, since = count, time.monotonic()
@@ -409,3 +426,27 @@ def test_every_event_is_valid_and_told_once(world: World, spec: Spec) -> None:
 def _cells(line: str) -> tuple[str, str]:
     cells = line.split(",")
     return next(cell for cell in cells if " " in cell), next(cell for cell in cells if "@" in cell)
+
+
+@pytest.mark.parametrize("odd", [*ODD.values(), *WIDE.values()], ids=[*ODD, *WIDE])
+def test_marquez_takes_odd_names_and_many_columns(odd: str | tuple[str, ...], marquez: Marquez) -> None:
+    columns = odd if isinstance(odd, tuple) else ("id", odd)
+    name = odd if isinstance(odd, str) else "wide"
+    source = a_snapshot(f"file:///odd/{name}.parquet", columns=columns)
+    request = replace(answered(State.APPROVED), id=str(uuid4()), evidence=Evidence(datasets=(source,)))
+    operator = ApprovedExportOperator(task_id="export", source=source.uri, destination=f"/out/{name}.parquet")
+    remember(operator, request)
+    asked = event_of("request.approved", NOON, request, LineageSite(namespace="odd", base_url="http://a"))
+    written = through_airflow(operator.lineage(succeeded=True))
+    written["run"]["runId"] = str(uuid4())
+    for event in (asked, written):
+        answer = httpx.post(
+            f"{marquez.url}/api/v1/lineage",
+            content=fitting(event),
+            headers={"Content-Type": "application/json"},
+            timeout=120,
+        )
+        assert answer.status_code == 201, answer.text[:500]
+    place = dataset_of(f"/out/{name}.parquet")
+    fields = {each["name"] for each in marquez.dataset(place.namespace, place.name)["fields"]}
+    assert fields == {column_name(each) for each in columns}
