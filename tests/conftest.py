@@ -35,7 +35,14 @@ AIRFLOW_HOME = _use_own_airflow_home()
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the longest files begin first, so that no process is left alone with one at the end."""
-    longest = ("test_crashes.py", "test_airflow_commands.py", "test_airflow_ui.py", "test_publish_crash.py")
+    longest = (
+        "test_crashes.py",
+        "test_airflow_commands.py",
+        "test_airflow_ui.py",
+        "test_publish_crash.py",
+        "test_slack_end_to_end.py",
+        "test_slack_flow.py",
+    )
     items.sort(key=lambda item: item.path.name not in longest)
 
 

@@ -24,7 +24,16 @@ from airflow_approvals.core.model import ApprovalRequest, State
 from airflow_approvals.store.tables import deliveries
 from tests.fake_slack.people import FakeSlack
 from tests.fake_slack.workspace import APP, APP_TOKEN, SECRET, TOKEN, Message
-from tests.provider.site import airflow_settings, free_port, login, migrate, start, stop, wait_until_healthy
+from tests.provider.site import (
+    airflow,
+    airflow_settings,
+    free_port,
+    login,
+    migrate,
+    start,
+    stop,
+    wait_until_healthy,
+)
 from tests.web.site import an_opening, utc_now
 
 ALICE, BOB, ENGINEER = "U0ALICE", "U0BOB", "U0ENGINEER"
@@ -99,14 +108,23 @@ class RealSite:
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url,
             "AIRFLOW__APPROVALS__POLICY_FILE": str(home / "policy.yaml"),
             "AIRFLOW__APPROVALS__DUE_INTERVAL": "0.5",
-            "AIRFLOW_CONN_SLACK_APPROVALS": connection_to(slack),
         }
         self._server: subprocess.Popen[bytes] | None = None
         self._listener: subprocess.Popen[bytes] | None = None
         self._tokens: dict[str, str] = {}
 
     def migrate(self) -> None:
+        """Make the tables, and put the connection where operators put it: among Airflow's own."""
         migrate(self.home, self.env)
+        added = subprocess.run(
+            airflow("connections", "add", "slack_approvals", "--conn-json", connection_to(self.slack)),
+            capture_output=True,
+            text=True,
+            cwd=self.home,
+            timeout=120,
+            env={**os.environ, **self.env},
+        )
+        assert added.returncode == 0, added.stderr[-2000:]
 
     def start(self) -> None:
         """Start the API server and the listener, and wait until both can be used."""
@@ -202,7 +220,7 @@ class RealSite:
 
 
 def connection_to(slack: FakeSlack) -> str:
-    """Return the Airflow connection, as an environment variable holds it."""
+    """Return the Airflow connection to the fake Slack in JSON."""
     extra = {
         "base_url": f"{slack.address}/api/",
         "signing_secret": SECRET,
