@@ -35,6 +35,8 @@ from tests.lineage.spec import SPEC, Spec, own_schemas
 from tests.marquez.server import NAMESPACE, StandIn
 from tests.store.samples import EVIDENCE, a_request
 
+pytestmark = pytest.mark.airflow
+
 SITE = Site(namespace="default", base_url="http://airflow.example")
 NOON = "2026-03-01T12:00:00.000000Z"
 

@@ -31,6 +31,9 @@ from tests.marquez.server import StandIn
 from tests.web.site import SECRET, Site, free_port, mounted, serving, utc_now
 
 
+pytestmark = pytest.mark.airflow
+
+
 @contextmanager
 def a_site(folder: Path, backend: StandIn | None) -> Iterator[Site]:
     """A server whose lineage goes to `backend`; without one, OpenLineage is off in it."""
