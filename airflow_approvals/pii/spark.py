@@ -14,7 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +66,7 @@ class SparkMasked:
 
     snapshot: Snapshot
     report: MaskReport
+    resumed_parts: int = 0  # Spark does a lost task again by itself; a lost driver begins anew
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,26 +79,41 @@ class _Place:
 
 
 @contextmanager
-def local_session(cores: int = 2) -> Iterator[SparkSession]:
-    """Yield a Spark of its own on this machine; raise `MissingExtraError` without pyspark or Java."""
+def session_for(config: ScanConfig) -> Iterator[SparkSession]:
+    """Yield the Spark that is running in this process, or else one of its own that ends with the work."""
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError as error:
+        raise MissingExtraError("Spark is not installed; install airflow-approvals[spark]") from error
+    running = SparkSession.getActiveSession()
+    if running is not None:
+        yield running
+        return
+    with local_session(config.workers, config.spark_master) as started:
+        yield started
+
+
+@contextmanager
+def local_session(cores: int = 2, master: str | None = None) -> Iterator[SparkSession]:
+    """Yield a Spark of its own, on this machine or under a master.
+
+    Raise `MissingExtraError` without pyspark or Java.
+    """
     try:
         from pyspark.errors import PySparkException
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise MissingExtraError("Spark is not installed; install airflow-approvals[spark]") from error
-    builder = SparkSession.builder.master(f"local[{cores}]").appName("airflow-approvals")
+    builder = SparkSession.builder.master(master or f"local[{cores}]").appName("airflow-approvals")
+    if master is None:
+        for name in ("spark.driver.host", "spark.driver.bindAddress"):
+            builder = builder.config(name, "127.0.0.1")
     for name, value in THREADS.items():
         builder = builder.config(f"spark.executorEnv.{name}", value)
         os.environ.setdefault(name, value)  # a local Spark's workers have the driver's environment
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     try:
-        session = (
-            builder.config("spark.ui.enabled", "false")
-            .config("spark.driver.bindAddress", "127.0.0.1")
-            .config("spark.driver.host", "127.0.0.1")
-            .config("spark.log.level", "ERROR")
-            .getOrCreate()
-        )
+        session = builder.config("spark.ui.enabled", "false").config("spark.log.level", "ERROR").getOrCreate()
     except (PySparkException, OSError) as error:
         raise MissingExtraError("Spark cannot be started; it needs Java 17 or later (JAVA_HOME)") from error
     try:
@@ -117,7 +133,7 @@ def scan_dataset_on_spark(
     """Scan every cell of the dataset at `uri`; the findings are those of `scan_dataset`."""
     place = _Place(uri=uri, conn_id=conn_id, format=format)
     reader = _reader(place)
-    answers = _run(session, place, reader, partial(_scan_part, config or ScanConfig()))
+    answers = _run(session, place, reader, partial(_scan_part, _on_executors(config)))
     parts = [(from_json(PartScan, one["part"]), from_json(ScanReport, one["report"])) for one in answers]
     return finished_scan(uri, _digest(reader, answers), parts)
 
@@ -138,7 +154,7 @@ def mask_dataset_on_spark(
 
     It appears complete or not at all. Raises as `mask_dataset` does.
     """
-    engine = config or ScanConfig()
+    engine = _on_executors(config)
     place = _Place(uri=source_uri, conn_id=source_conn_id, format=format)
     reader = _reader(place)
     with (
@@ -272,6 +288,11 @@ def _run(session: SparkSession, place: _Place, reader: DatasetReader, kernel: Ke
         if "error" in answers[name]:
             raise error_types()[answers[name]["error"]](answers[name]["message"])
     return [answers[name] for name in names]
+
+
+def _on_executors(config: ScanConfig | None) -> ScanConfig:
+    """Return the configuration for one process: the parts are shared out already."""
+    return replace(config or ScanConfig(), engine="local", workers=1)
 
 
 def _reader(place: _Place, *only: str) -> DatasetReader:

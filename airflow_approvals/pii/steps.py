@@ -6,14 +6,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from airflow_approvals.core.errors import InvalidRequestError, PiiFoundError
 from airflow_approvals.core.pii_reports import DATASET
 from airflow_approvals.pii.config import ScanConfig
-from airflow_approvals.pii.masking.datasets import mask_dataset
+from airflow_approvals.pii.masking.datasets import MaskedDataset, mask_dataset
 from airflow_approvals.pii.masking.keys import KeyRing
 from airflow_approvals.pii.masking.operators import Operator
 from airflow_approvals.pii.pace import Pace
@@ -33,6 +33,9 @@ from airflow_approvals.pii.scan_datasets import plan_dataset
 from airflow_approvals.pii.scanner import Scanner
 from airflow_approvals.pii.verify_datasets import verify_masked
 from airflow_approvals.staging.locations import local_path
+
+if TYPE_CHECKING:
+    from airflow_approvals.pii.spark import SparkMasked
 
 SCAN, MASK, VERIFY, PLAN = ".pii-scan.json", ".pii-mask.json", ".pii.json", ".plan.yaml"
 """What is added to the dataset's name for the files beside it."""
@@ -97,9 +100,17 @@ def scanner_of(settings: Mapping[str, Any] | None) -> Scanner:
 def scan(source: Staged, scanner: Scanner, *, report: str | None = None, pace: Pace | None = None) -> Written:
     """Scan a dataset and write its report."""
     path = place_beside(source.uri, SCAN, report)
-    found = scan_by_parts(
-        source.uri, scanner, beside=path, conn_id=source.conn_id, format=source.format, pace=pace
-    )
+    if scanner.config.engine == "spark":
+        from airflow_approvals.pii.spark import scan_dataset_on_spark, session_for
+
+        with session_for(scanner.config) as session:
+            found = scan_dataset_on_spark(
+                session, source.uri, scanner.config, conn_id=source.conn_id, format=source.format
+            )
+    else:
+        found = scan_by_parts(
+            source.uri, scanner, beside=path, conn_id=source.conn_id, format=source.format, pace=pace
+        )
     return write_report(path, report_of_scan(found))
 
 
@@ -117,7 +128,37 @@ def mask(
     """Mask a dataset into another one by a plan, and write what was done."""
     path = place_beside(masked_uri, MASK, report)
     plan, plan_file = _planned(source, masked_uri, plan_source, scanner)
-    made = mask_dataset(
+    made = _mask(source, masked_uri, plan, keys, scanner, overwrite=overwrite, pace=pace)
+    written = write_report(path, report_of_masking(made.report, plan_digest=plan.digest))
+    return Masked(written=written, plan=plan, plan_file=plan_file, resumed_parts=made.resumed_parts)
+
+
+def _mask(
+    source: Staged,
+    masked_uri: str,
+    plan: MaskingPlan,
+    keys: KeyRing,
+    scanner: Scanner,
+    *,
+    overwrite: bool,
+    pace: Pace | None,
+) -> MaskedDataset | SparkMasked:
+    if scanner.config.engine == "spark":
+        from airflow_approvals.pii.spark import mask_dataset_on_spark, session_for
+
+        with session_for(scanner.config) as session:
+            return mask_dataset_on_spark(
+                session,
+                source.uri,
+                masked_uri,
+                plan.rules(),
+                keys,
+                scanner.config,
+                source_conn_id=source.conn_id,
+                format=source.format,
+                overwrite=overwrite,
+            )
+    return mask_dataset(
         source.uri,
         masked_uri,
         plan.rules(),
@@ -128,8 +169,6 @@ def mask(
         overwrite=overwrite,
         pace=pace,
     )
-    written = write_report(path, report_of_masking(made.report, plan_digest=plan.digest))
-    return Masked(written=written, plan=plan, plan_file=plan_file, resumed_parts=made.resumed_parts)
 
 
 def verify(

@@ -16,13 +16,20 @@ from airflow_approvals.core.errors import (
     MissingExtraError,
     SourceUnreadableError,
 )
+from airflow_approvals.pii import steps
+from airflow_approvals.pii.config import ScanConfig
 from airflow_approvals.pii.masking.datasets import mask_dataset
 from airflow_approvals.pii.masking.known_values import ValueIndex
 from airflow_approvals.pii.masking.operators import Hash, Operator, Pseudonym
 from airflow_approvals.pii.masking.rules import MaskingRules
 from airflow_approvals.pii.scan_datasets import plan_dataset, scan_dataset
 from airflow_approvals.pii.scanner import Scanner
-from airflow_approvals.pii.spark import local_session, mask_dataset_on_spark, scan_dataset_on_spark
+from airflow_approvals.pii.spark import (
+    local_session,
+    mask_dataset_on_spark,
+    scan_dataset_on_spark,
+    session_for,
+)
 from airflow_approvals.pii.verify_datasets import verify_masked
 from tests.pii.customers import customers
 from tests.pii.mask_samples import KEYS
@@ -82,6 +89,20 @@ def test_masked_parts_are_the_same_bytes(
 
 
 @pytest.mark.services
+def test_steps_of_a_pipeline_run_on_spark_with_the_same_reports(
+    session: Any, source: Path, tmp_path: Path
+) -> None:
+    told = {}
+    for engine in ("local", "spark"):
+        scanner = steps.scanner_of({"engine": engine, "workers": 1 if engine == "local" else 2})
+        staged, masked = steps.Staged(uri=str(source)), tmp_path / engine / "out"
+        scanned = steps.scan(staged, scanner, report=str(tmp_path / f"{engine}.json"))
+        made = steps.mask(staged, str(masked), steps.PlanSource(), KEYS, scanner)
+        told[engine] = scanned.report, made.written.report, made.plan.digest
+    assert told["spark"] == told["local"]
+
+
+@pytest.mark.services
 def test_an_error_in_a_part_keeps_its_kind_and_nothing_appears(
     session: Any, source: Path, rules: MaskingRules, tmp_path: Path
 ) -> None:
@@ -99,6 +120,9 @@ def test_without_pyspark_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     import sys
 
     monkeypatch.setitem(sys.modules, "pyspark.errors", None)
+    monkeypatch.setitem(sys.modules, "pyspark.sql", None)
+    with pytest.raises(MissingExtraError, match=r"airflow-approvals\[spark\]"), session_for(ScanConfig()):
+        pytest.fail("a session without pyspark")
     with pytest.raises(MissingExtraError, match=r"airflow-approvals\[spark\]"), local_session():
         pytest.fail("a session without pyspark")
 
