@@ -15,7 +15,8 @@ from airflow_approvals.core.lending import Kind
 from airflow_approvals.core.model import State
 from airflow_approvals.core.policy import PolicyFile
 from airflow_approvals.core.policy_gates import find_protection
-from airflow_approvals.enforcement.in_force import EndedRun, ended_runs
+from airflow_approvals.enforcement.answers import GATE
+from airflow_approvals.enforcement.in_force import EndedRun, answered_questions, ended_runs
 from airflow_approvals.enforcement.joined import open_vault_of
 from airflow_approvals.enforcement.rules_file import read_rules
 from airflow_approvals.enforcement.sealing import Secret, all_secrets
@@ -51,6 +52,8 @@ def examine_enforcement(settings: Settings, policy_file: PolicyFile, *, now: dat
     if any(secret.sealed for secret in secrets) or policy_file.protected_connections:
         yield from _surroundings()
     yield from _gates(settings, now=now)
+    if settings.govern_hitl:
+        yield from _answers(now=now)
 
 
 def _seals(settings: Settings, secrets: Iterable[Secret]) -> Iterator[Finding]:
@@ -163,6 +166,31 @@ def _gates(settings: Settings, *, now: datetime) -> Iterator[Finding]:
     if not missing:
         text = f"{len(rules)} rules; every gated task of the last {LOOK_BACK.days} days used an approval"
         yield Finding(subject="gates", level="ok", text=text)
+
+
+def _answers(*, now: datetime) -> Iterator[Finding]:
+    """Yield what Airflow asked people and was answered around the policy, by a timeout or a trigger."""
+    around = []
+    with open_store() as store:
+        for run, ti_id in answered_questions(since=now - LOOK_BACK):
+            wanted = RequestFilter(dag_id=run.dag_id, run_id=run.run_id, task_id=run.task_id, limit=500)
+            if not any(
+                request.gate.startswith(GATE) and request.origin is not None and request.origin.ti_id == ti_id
+                for request in store.list_requests(wanted).requests
+                if request.state in (*USED, State.DENIED)
+            ):
+                around.append(f"{run.dag_id}/{run.run_id}/{run.task_id}")
+    for name in around[:_NAMED]:
+        text = f"{name}: answered without a vote, by its timeout or by a trigger, which Airflow lets answer"
+        yield Finding(subject="answers", level="wrong", text=text)
+    if len(around) > _NAMED:
+        yield Finding(
+            subject="answers", level="wrong", text=f"and {len(around) - _NAMED} more without a vote"
+        )
+    if not around:
+        yield Finding(
+            subject="answers", level="ok", text="every answer to a Human-in-the-loop task was a vote"
+        )
 
 
 def find_unapproved(rules: tuple[GateRule, ...], *, since: datetime) -> Iterator[EndedRun]:

@@ -99,6 +99,38 @@ def ended_runs(rules: tuple[GateRule, ...], *, since: datetime) -> Iterator[Ende
             )
 
 
+def answered_questions(*, since: datetime) -> list[tuple[EndedRun, str]]:
+    """Return the Human-in-the-loop tasks that were answered since then, with their task instance ids."""
+    from airflow.models import hitl
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    detail: Any = hitl.HITLDetail
+    answered_at = detail.responded_at if hasattr(detail, "responded_at") else detail.response_at  # 3.1.0
+    query = (
+        select(TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.task_id, TaskInstance.map_index)
+        .add_columns(TaskInstance.id)
+        .join(detail, detail.ti_id == TaskInstance.id)
+        .where(answered_at >= since)
+    )
+    with create_session() as session:
+        rows: list[Any] = list(session.execute(query))
+    return [
+        (
+            EndedRun(
+                dag_id=row.dag_id,
+                run_id=row.run_id,
+                task_id=row.task_id,
+                map_index=row.map_index,
+                was_started=True,
+            ),
+            str(row.id),
+        )
+        for row in rows
+    ]
+
+
 def _must_redeem(gate: TaskGate) -> bool:
     return gate.is_certain and gate.standing in ("by rule", "by its DAG", "gate missing")
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ version: 1
 groups:
   data-stewards: {users: [alice, bob]}
   admins: {users: [admin]}
+  reviewers: {users: [alice, admin, engineer]}
 policies:
   - name: outbound
     match: {action: [export], destination: ["s3://partner-*/**"]}
@@ -44,6 +46,9 @@ policies:
   - name: any-task
     match: {action: [write, note]}
     require: [{group: data-stewards}]
+  - name: answers
+    match: {action: [answer]}
+    require: [{group: reviewers}]
 protected_connections: ["prod_*", {name: vault_db, policies: [outbound]}]
 protected_variables: ["prod_*"]
 gated_operators:
@@ -52,6 +57,7 @@ gated_operators:
      to: ["s3://partner-*/**"]}
   - {task_id: ["gated_*"], dag_tags: [plain], policy: any-task, variables: [prod_token]}
 """
+EXAMPLES, HITL_EXAMPLE = "airflow.providers.standard.example_dags", "example_hitl_operator.py"
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
 SECRETS = """
@@ -118,17 +124,18 @@ class Cluster:
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 
-    def api(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {self.site.tokens['admin']}"}
+    def api(self, method: str, path: str, *, user: str = "admin", **kwargs: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.site.tokens[user]}"}
         return httpx.request(
             method, f"{self.site.base_url}/api/v2{path}", headers=headers, timeout=30, **kwargs
         )
 
     def trigger(self, dag_id: str) -> None:
         body = {"dag_run_id": dag_id, "logical_date": None}
+        path = f"/dags/{dag_id}/dagRuns"
         self.until(
             f"DAG {dag_id} is known",
-            lambda: self.api("POST", f"/dags/{dag_id}/dagRuns", json=body).status_code in (200, 409),
+            lambda: self.api("POST", path, user="engineer", json=body).status_code in (200, 409),
         )
 
     def states(self, dag_id: str) -> dict[str, str | None]:
@@ -139,19 +146,27 @@ class Cluster:
             for ti in answer["task_instances"]
         }
 
-    def task_instance(self, dag_id: str, task_id: str) -> str:
-        answer = self.api("GET", f"/dags/{dag_id}/dagRuns/{dag_id}/taskInstances/{task_id}").json()
-        return str(answer["id"])
-
-    def wait_for_end(self, dag_id: str) -> None:
-        path = f"/dags/{dag_id}/dagRuns/{dag_id}"
-        self.until(
-            f"{dag_id} has ended", lambda: self.api("GET", path).json().get("state") in ("success", "failed")
-        )
-
     def wait_for_requests(self, dag_id: str, count: int = 1) -> list[ApprovalRequest]:
         self.until(f"{dag_id} has asked", lambda: len(self.pending(dag_id)) == count)
         return self.pending(dag_id)
+
+    def approve_as_they_come(self, dag_ids: tuple[str, ...], *, until_ended: tuple[str, ...]) -> None:
+        """Approve whatever these DAGs ask, until all that is named has ended."""
+        seen: set[str] = set()
+
+        def all_ended() -> bool:
+            for dag_id in dag_ids:
+                for request in self.pending(dag_id):
+                    if request.id not in seen:
+                        seen.add(request.id)
+                        approve(self.site, request)
+            return all(
+                self.api("GET", f"/dags/{dag_id}/dagRuns/{dag_id}").json().get("state")
+                in ("success", "failed")
+                for dag_id in until_ended
+            )
+
+        self.until(f"{', '.join(until_ended)} have ended", all_ended, seconds=300)
 
     def pending(self, dag_id: str) -> list[ApprovalRequest]:
         return [each for each in self.site.requests_of(dag_id) if each.state is State.PENDING]
@@ -171,7 +186,7 @@ class Cluster:
         while time.monotonic() < deadline:
             if holds():
                 return
-            time.sleep(0.3)
+            time.sleep(0.7)  # SQLite has one writer, and Airflow wants to be it
         logs = "\n".join(
             f"--- {log}\n{log.read_text(errors='replace')[-1500:]}" for log in self.home.glob("*.log")
         )
@@ -186,6 +201,7 @@ def running_cluster(home: Path) -> Iterator[Cluster]:
     (home / "approvals" / "policy.yaml").write_text(POLICY)
     for file in (Path(__file__).parent / "dags").glob("*.py"):
         (home / "dags" / file.name).write_text(file.read_text())
+    (home / "dags" / "example_hitl.py").write_text(files(EXAMPLES).joinpath(HITL_EXAMPLE).read_text())
     port = free_port()
     settings = {
         **airflow_settings(home, port=port),
@@ -196,6 +212,7 @@ def running_cluster(home: Path) -> Iterator[Cluster]:
         "AIRFLOW__CORE__PARALLELISM": "2",
         "AIRFLOW__CORE__FERNET_KEY": "NBJC_zYX6NWNek9v7tVv64uZo1tcjpSFpCsGkhqmGlA=",
         "AIRFLOW__APPROVALS__GATED_OPERATORS": "required",
+        "AIRFLOW__APPROVALS__GOVERN_HITL": "True",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
         "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
