@@ -171,10 +171,6 @@ class Cluster:
     def pending(self, dag_id: str) -> list[ApprovalRequest]:
         return [each for each in self.site.requests_of(dag_id) if each.state is State.PENDING]
 
-    def approve_all(self, dag_id: str, count: int = 1) -> None:
-        for request in self.wait_for_requests(dag_id, count):
-            approve(self.site, request)
-
     def entries(self, kind: str) -> list[dict[str, Any]]:
         """Return the ledger's entries of one kind."""
         with closing(sqlite3.connect(self.home / "airflow.db")) as connection:
