@@ -18,7 +18,8 @@ def connection_of(conn_id: str) -> Connection:
 
     try:
         return BaseHook.get_connection(conn_id)
-    except AirflowNotFoundException as error:
+    except (AirflowNotFoundException, ImportError) as error:
+        # Airflow 3.1.0 looks everywhere, and then asks a task's supervisor where there is none: ImportError.
         raise ConfigurationError(
             f"connection {conn_id}: there is none; add it in Airflow, or correct conn_id in the policy file"
         ) from error

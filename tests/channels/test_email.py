@@ -20,7 +20,7 @@ from tests.web.site import free_port
 pytestmark = pytest.mark.airflow
 
 PORT = free_port()
-EXTRA = {"disable_ssl": True, "disable_tls": True, "from_email": "approvals@example.com", "retry_limit": 0}
+EXTRA = {"disable_ssl": True, "disable_tls": True, "from_email": "approvals@example.com", "retry_limit": 1}
 
 
 @pytest.fixture
