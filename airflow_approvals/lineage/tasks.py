@@ -124,12 +124,12 @@ def table_of(conn_id: str, table: str) -> DatasetName:
     hook: Any = BaseHook.get_hook(conn_id)
     try:
         place = hook.get_openlineage_database_info(hook.get_connection(conn_id))
-        schema = hook.get_openlineage_default_schema() or "public"
     except (AttributeError, NotImplementedError):
         place = None
     if place is None:
         return dataset_of(f"sql://{conn_id}/{table}")
-    name = table if "." in table else f"{schema}.{table}"
+    # The hook would ask the database for its schema; lineage opens no connections.
+    name = table if "." in table else f"public.{table}"
     return dataset_of(f"{place.scheme}://{place.authority or conn_id}/{place.database}.{name}")
 
 

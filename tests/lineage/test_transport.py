@@ -30,7 +30,6 @@ from tests.lineage.test_spool import a_task_event
 from tests.marquez.server import StandIn
 from tests.web.site import SECRET, Site, free_port, mounted, serving, utc_now
 
-
 pytestmark = pytest.mark.airflow
 
 
