@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from airflow_approvals.channels.findings import pii_facts
+from airflow_approvals.channels.reach import reach_of
 from airflow_approvals.channels.text import counted, cut, span
 from airflow_approvals.core.model import ApprovalRequest, GrantKind, Person, State
 from airflow_approvals.core.progress import Progress
@@ -135,6 +136,7 @@ def _facts(request: ApprovalRequest) -> Iterator[Fact]:
     yield "Action", action.kind
     yield "Source", action.source or "none"
     yield "Destination", action.destination or "none"
+    yield from reach_of(request)
     yield from _data(request)
     yield from pii_facts(request.evidence.pii)
     yield "Asked by", ", ".join(request.requesters) or "unknown"

@@ -18,9 +18,13 @@ from airflow_approvals.core.model import (
     ApprovalRequest,
     Channel,
     Column,
+    Drift,
+    Grant,
+    GrantKind,
     Outcome,
     Person,
     Question,
+    StandingTerms,
     State,
 )
 from airflow_approvals.core.progress import Progress, RuleProgress
@@ -374,6 +378,49 @@ def test_a_high_risk_policy_asks_once_more_before_an_approval() -> None:
     buttons = buttons_of(shown)
     assert "Approve exactly this?" in json.dumps(buttons["approvals.approve"]["confirm"])
     assert [name for name, button in buttons.items() if "confirm" in button] == ["approvals.approve"]
+
+
+STANDING_TERMS = StandingTerms(
+    approved_id="00000000-0000-4000-8000-0000000000aa",
+    days=30,
+    dag_id="monthly",
+    task_id="publish",
+    gate="",
+    destination="s3://partner/2026-*/**",
+)
+
+
+def test_an_approval_that_would_stand_says_so_in_the_title_the_facts_every_window_and_before_it_counts() -> (
+    None
+):
+    request = replace(a_request(), standing=STANDING_TERMS)
+    shown = prompt_of(request, STANDING)
+    check_message(shown)
+    assert "Approval needed for 30 days" in shown["text"]
+    told = text_of(shown["blocks"])
+    assert "a yes answers every later run of monthly / publish for 30 days" in told
+    assert "Later destinations: s3://partner/2026-*/**" in told
+    assert "Approve for 30 days?" in json.dumps(buttons_of(shown)["approvals.approve"]["confirm"])
+    window = text_modal("approve", request, PLACE, optional=False)
+    assert "a yes answers every later run" in text_of(window["blocks"])
+
+
+@pytest.mark.parametrize("words", HOSTILE.values(), ids=HOSTILE.keys())
+def test_the_terms_of_a_standing_approval_break_no_limit(words: str) -> None:
+    terms = replace(STANDING_TERMS, dag_id=words, task_id=words, source=words, destination=words)
+    drift = tuple(Drift(watched=words, was=words, now=words) for _ in range(40))
+    request = replace(a_request(), standing=terms, voided="0" * 36, drift=drift)
+    check_message(prompt_of(request, STANDING))
+
+
+def test_what_was_granted_without_votes_says_by_whom() -> None:
+    grant = Grant(kind=GrantKind.BREAK_GLASS, by=(Person("carol"),), reason="the partner's site is down")
+    request = replace(decided(a_request()), granted=grant)
+    told = text_of(prompt_of(request, STANDING)["blocks"])
+    assert "BREAK GLASS: carol alone, in an emergency: the partner's site is down" in told
+    stood = replace(grant, kind=GrantKind.STANDING, standing_id="abcdef12-0000")
+    told = text_of(prompt_of(replace(request, granted=stood), STANDING)["blocks"])
+    assert "Granted: by standing approval abcdef12, on the votes of carol" in told
 
 
 def test_where_a_reason_is_asked_for_in_a_window_nothing_is_asked_before_it() -> None:

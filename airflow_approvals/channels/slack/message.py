@@ -11,6 +11,7 @@ from datetime import UTC
 
 from airflow_approvals.channels.changes import Changes
 from airflow_approvals.channels.findings import pii_facts
+from airflow_approvals.channels.reach import grant_of, reach_of
 from airflow_approvals.channels.slack import blocks
 from airflow_approvals.channels.slack.blocks import Fact, Json
 from airflow_approvals.channels.slack.references import PromptRef
@@ -60,7 +61,10 @@ def prompt_of(request: ApprovalRequest, standing: Standing) -> Json:
 
 def title_of(request: ApprovalRequest) -> str:
     """Return what would happen or has happened, in one line."""
-    return f"{_TITLES.get(request.state, request.state.capitalize())}: {_what(request)}"
+    title = _TITLES.get(request.state, request.state.capitalize())
+    if request.standing is not None:
+        title = f"{title} for {counted(request.standing.days, 'day')}"
+    return f"{title}: {_what(request)}"
 
 
 def note_of(kind: str, request: ApprovalRequest, number: int) -> Json | None:
@@ -82,7 +86,9 @@ def note_of(kind: str, request: ApprovalRequest, number: int) -> Json | None:
 def summary_rows(request: ApprovalRequest) -> list[Fact]:
     """Return what a modal repeats of the prompt, so that nobody answers by heart."""
     return [
-        row for row in _facts(request) if row[0] in ("Action", "Source", "Destination", "Rows", "Asked by")
+        row
+        for row in _facts(request)
+        if row[0] in ("Action", "Source", "Destination", "Standing approval", "Rows", "Asked by")
     ]
 
 
@@ -121,6 +127,9 @@ def _approve_button(request: ApprovalRequest, standing: Standing, value: str) ->
     text, confirm = "Approve", None
     if standing.asks_reason:
         text = "Approve…"
+    elif request.standing is not None:
+        asked = f"Approve for {counted(request.standing.days, 'day')}?"
+        confirm = blocks.confirmation(asked, what, "Approve", "Not yet")
     elif standing.is_high_risk:
         confirm = blocks.confirmation("Approve exactly this?", what, "Approve", "Not yet")
     label = f"Approve {what}"
@@ -141,6 +150,7 @@ def _facts(request: ApprovalRequest) -> Iterator[Fact]:
     yield "Action", action.kind
     yield "Source", action.source or "none"
     yield "Destination", action.destination or "none"
+    yield from reach_of(request)
     yield from data_rows(request)
     yield from pii_facts(request.evidence.pii)
     yield "Asked by", ", ".join(request.requesters) or "unknown"
@@ -175,6 +185,7 @@ def _standing(request: ApprovalRequest, standing: Standing) -> Iterator[Fact]:
             yield "Approvals", standing.progress.missing
         yield "Expires", blocks.moment(request.expires_at)
     else:
+        yield from grant_of(request)
         yield (
             "Outcome",
             f"{request.state}: {request.decided_because}" if request.decided_because else request.state,
