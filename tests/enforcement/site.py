@@ -146,6 +146,12 @@ class Cluster:
             for ti in answer["task_instances"]
         }
 
+    def task_instance(self, dag_id: str, task_id: str, *, map_index: int = -1) -> str:
+        """Return the id of a task instance."""
+        mapped = f"/{map_index}" if map_index >= 0 else ""
+        path = f"/dags/{dag_id}/dagRuns/{dag_id}/taskInstances/{task_id}{mapped}"
+        return str(self.api("GET", path).json()["id"])
+
     def wait_for_requests(self, dag_id: str, count: int = 1) -> list[ApprovalRequest]:
         self.until(f"{dag_id} has asked", lambda: len(self.pending(dag_id)) == count)
         return self.pending(dag_id)

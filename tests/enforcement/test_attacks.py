@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 
+import httpx
+import jwt
 import pytest
 
+from airflow_approvals.client.tokens import worker_tokens
 from tests.enforcement.site import PASSWORD, TOKEN, Cluster, seal_of, stored
 
 pytestmark = pytest.mark.airflow
@@ -125,3 +130,58 @@ def test_what_is_stored_holds_no_secret(cluster: Cluster) -> None:
     assert TOKEN not in exported
     assert "etl" not in exported
     assert stored(cluster, "variable", '"key"', "prod_token")["is_encrypted"]
+
+
+# --- tokens for another purpose -----------------------------------------------------------------------------
+
+
+def read_with(cluster: Cluster, token: str) -> httpx.Response:
+    url = f"{cluster.site.base_url}/execution/connections/prod_api"
+    return httpx.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+
+def execution_token(cluster: Cluster, ti_id: str) -> str:
+    """Return what Airflow gives a worker for this task instance."""
+    script = (
+        "from airflow.api_fastapi.execution_api.app import _jwt_generator\n"
+        f"print(_jwt_generator().generate({{'sub': {ti_id!r}, 'scope': 'execution'}}))"
+    )
+    return cluster.python(script).splitlines()[-1]
+
+
+def our_worker_token(ti_id: str) -> str:
+    return worker_tokens(ti_id, os.environ["AIRFLOW__API__SECRET_KEY"])()
+
+
+def vote_with(cluster: Cluster, token: str) -> httpx.Response:
+    (request,) = cluster.site.requests_of("marked")
+    url = f"{cluster.site.base_url}/approvals/api/v1/requests/{request.id}/votes"
+    headers = {"Authorization": f"Bearer {token}"}
+    return httpx.post(url, json={"verdict": "approve", "revision": 1}, headers=headers, timeout=30)
+
+
+def test_a_worker_token_of_ours_opens_nothing_at_airflow(cluster: Cluster) -> None:
+    refused = read_with(cluster, our_worker_token(cluster.task_instance("stock", "insert")))
+    assert refused.status_code in (401, 403)
+
+
+def test_an_execution_token_of_a_forger_opens_nothing(cluster: Cluster) -> None:
+    ti_id = cluster.task_instance("stock", "insert")
+    refused = read_with(cluster, jwt.encode({"sub": ti_id, "scope": "execution"}, "x" * 64))
+    assert refused.status_code in (401, 403)
+
+
+def test_the_token_of_a_task_that_has_ended_opens_nothing_any_more(cluster: Cluster) -> None:
+    ti_id = cluster.task_instance("plain", "gated_one", map_index=0)
+    refused = read_with(cluster, execution_token(cluster, ti_id))
+    assert refused.status_code == 403
+    assert "the loan ends with the task" in refused.text
+
+
+@pytest.mark.parametrize("token", [our_worker_token, None], ids=["ours", "Airflow's"])
+def test_no_workers_token_can_vote(cluster: Cluster, token: Callable[[str], str] | None) -> None:
+    ti_id = cluster.task_instance("plain", "gated_one", map_index=0)
+    refused = vote_with(cluster, token(ti_id) if token else execution_token(cluster, ti_id))
+    assert refused.status_code in (401, 403)
+    (request,) = cluster.site.requests_of("marked")
+    assert not request.votes
