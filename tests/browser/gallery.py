@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from airflow_approvals.channels.outbox import Deliveries
 from airflow_approvals.core.canonical import digest_of, sha256_hex
 from airflow_approvals.core.identity import person_named
 from airflow_approvals.core.model import (
@@ -22,6 +23,8 @@ from airflow_approvals.core.model import (
     to_json,
 )
 from airflow_approvals.service import Opening
+from airflow_approvals.web.app import create_app
+from airflow_approvals.wiring import build_channels
 from tests.web.site import Site
 
 POLICY = """
@@ -30,6 +33,10 @@ groups:
   data-stewards: {users: [alice, bob]}
   security: {users: [carol]}
   admins: {users: [root]}
+channels:
+  data-approvals: {kind: slack, conn_id: slack_approvals, channel: C0123456}
+  stewards: {kind: email, conn_id: smtp_default, to: [data-stewards@example.com]}
+  on-call: {kind: webhook, conn_id: on_call}
 policies:
   - name: partner-export
     match: {action: [export], destination: ["s3://partner-*/**"]}
@@ -38,6 +45,9 @@ policies:
       - {group: security, when: "pii.residual > 0 || dataset.rows > 1000"}
     expires_after: 4h
     receipt_valid_for: 30m
+    notify: [data-approvals, stewards]
+    remind_every: 20m
+    escalate: {after: 25m, to: security, notify: [on-call]}
   - name: internal-write
     match: {action: [write, delete, grant]}
     require: [{group: data-stewards}]
@@ -99,7 +109,27 @@ def hang(folder: Path) -> Gallery:
         channel=Channel.PAGE,
         now=now - timedelta(minutes=14),
     )
+    service.remind_due(now=now - timedelta(minutes=5))
+    _tell(site, completed, now=now - timedelta(minutes=5))
     return Gallery(site=site, pending=pending, completed=completed)
+
+
+def _tell(site: Site, unlucky: ApprovalRequest, *, now: datetime) -> None:
+    """Have the channels told, but for one mail, whose server said no; nothing is ever really sent."""
+    channels = build_channels(site.service, site.settings)
+    outbox = channels.deliveries.outbox
+    while channels.deliveries.plan(now=now):
+        pass
+    for second in range(600):
+        at = now + timedelta(seconds=second)
+        while (found := outbox.claim(now=at, lease="gallery")) is not None:
+            if (found.channel, found.request_id) == ("stewards", unlucky.id):
+                long_ago, problem = at - timedelta(days=8), "the mail server says 550"
+                outbox.failed(found, lease="gallery", problem=problem, refused=True, now=long_ago)
+            else:
+                outbox.done(found, lease="gallery", place={"told": "all"}, now=at)
+    still = replace(channels, deliveries=Deliveries(site.service, outbox, {}), kinds=frozenset())
+    site.app = create_app(lambda: site.service, site.settings, site.users, lambda _: still)
 
 
 def ask(

@@ -159,7 +159,7 @@ def test_basic_actions_need_no_script(gallery: Gallery, open_page: OpenPage) -> 
 @pytest.mark.parametrize("width", [360, 768, 1280])
 def test_nothing_scrolls_sideways(gallery: Gallery, open_page: OpenPage, width: int) -> None:
     long = ask(gallery.site, name="n" * 300, dag_id="d" * 200, why="w" * 1500, rows=10)
-    paths = ["/?view=open", "/?view=history", "/requests/3f2b8f6e-1111-4222-8333-444455556666"]
+    paths = ["/?view=open", "/identity", "/?view=history", "/requests/3f2b8f6e-1111-4222-8333-444455556666"]
     paths += [f"/requests/{each.id}" for each in (gallery.pending, gallery.completed, long)]
     for path in paths:
         page = open_page("alice", path, width=width)
@@ -178,6 +178,7 @@ def test_axe_finds_nothing_serious(gallery: Gallery, open_page: OpenPage, who: s
     long = ask(gallery.site, name="n" * 300, dag_id="d" * 200, why="why " * 450, rows=10)
     for path in (
         "/?view=open",
+        "/identity",
         "/?view=history&search=x&dag=y",
         f"/requests/{long.id}",
         f"/requests/{gallery.pending.id}",

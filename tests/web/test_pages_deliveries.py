@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 
-from airflow_approvals.core.model import ApprovalRequest
+from airflow_approvals.core.model import ApprovalRequest, Channel, Person
 from airflow_approvals.web.app import create_app
 from tests.channels.quiet import QuietSite, connect
 from tests.channels.receivers import Receiver, receiving
@@ -94,6 +94,20 @@ def test_what_was_given_up_is_seen_and_sent_again(site: QuietSite, alice: Browse
     assert site.delivery(request, "away").place is not None
     assert "given up" not in page_of(alice, request)
     assert "given up" not in alice.client.get("/approvals/").text
+
+
+def test_a_question_is_not_on_its_way_where_the_request_itself_was_given_up(
+    site: QuietSite, alice: Browser
+) -> None:
+    request = site.open()
+    site.deliver(rounds=6, minutes=6)
+    site.service.ask(Person("alice"), request.id, "why?", channel=Channel.PAGE, now=site.now)
+    while site.channels.deliveries.plan(now=site.now):
+        pass
+    site.channels.deliveries.outbox.revive(request.id, now=site.now)
+    page = page_of(alice, request)
+    assert "<bdi>program</bdi></b> (webhook), ledger entry 1: on its way" in page
+    assert "<bdi>away</bdi></b> (webhook), ledger entry" not in page
 
 
 def test_who_neither_asks_nor_is_asked_sends_nothing_again(site: QuietSite) -> None:

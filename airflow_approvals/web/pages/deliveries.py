@@ -50,8 +50,11 @@ class GivenUp:
 def told_of(deliveries: Sequence[Delivery], policy_file: PolicyFile | None) -> tuple[Told, ...]:
     """Return one line for each message, in order; a note that was sent is told by its prompt's line."""
     channels = policy_file.channels if policy_file is not None else {}
+    stands = {each.channel for each in deliveries if each.entry == PROMPT and each.place is not None}
     lines = []
     for each in deliveries:
+        if each.entry != PROMPT and each.channel not in stands:
+            continue  # it follows once the request itself is told there
         standing, tone = _standing(each)
         if each.entry != PROMPT and tone in ("good", "plain") and each.shown >= each.wanted:
             continue
