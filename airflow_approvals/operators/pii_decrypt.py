@@ -21,7 +21,8 @@ class PiiDecryptOperator(ApprovedOperator):
     """Request, wait, redeem and decrypt in one task: opens the tokens that masking by `encrypt` has left.
 
     The action's kind is `decrypt`, so that a policy can say who may approve it. Columns and domain are part
-    of what is approved. Returns `request_id`, `destination`, `sha256`, `size` and `rows` of what was written.
+    of what is approved. Returns `request_id`, `destination`, `sha256` (of the source), and of what it made
+    `opened_sha256`, `size` and `rows`.
 
     :param destination: local path or `file://` URI of the dataset with the values, in the source's format.
     :param token_columns: the columns whose tokens are opened.
@@ -95,7 +96,9 @@ class PiiDecryptOperator(ApprovedOperator):
         self.log.info("Opened the tokens of %d columns into %s", len(self.token_columns), self.destination)
         return {
             "destination": self.destination,
-            "sha256": made.sha256,
+            # The outcome on the record is about what was approved: the dataset with the tokens in it.
+            "sha256": used.snapshot.sha256,
+            "opened_sha256": made.sha256,
             "size": made.size,
             "rows": made.rows,
         }

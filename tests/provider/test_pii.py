@@ -24,6 +24,7 @@ from airflow_approvals.operators.pii import PiiMaskOperator, PiiScanOperator, Pi
 from airflow_approvals.operators.pii_decrypt import PiiDecryptOperator
 from airflow_approvals.operators.pii_task import pii_task
 from airflow_approvals.pii.scanner import Scanner
+from airflow_approvals.staging.snapshot import snapshot
 from demo.customers import write_customers
 from tests.provider.runs import Run, Runs, approve
 from tests.provider.site import POLICY
@@ -466,6 +467,7 @@ def test_tokens_are_opened_under_an_approval_of_their_own(runs: Runs, folder: Pa
     assert opened["phone"].equals(masked["phone"])
     (request,) = runs.site.requests_of(run.run_id)
     assert (request.action.kind, request.state) == ("decrypt", State.COMPLETED)
+    assert run.xcom("decrypt")["opened_sha256"] == snapshot(str(folder / "opened.csv")).sha256
 
 
 def test_without_a_policy_for_it_nothing_is_opened(runs: Runs, folder: Path) -> None:
