@@ -253,6 +253,37 @@ def check_deliveries() -> None:
         )
 
 
+def check_lineage() -> str:
+    """Return how lineage stands; raise `ConfigurationError` when its backend has not taken what was told."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from airflow_approvals.lineage.backend import find_transport
+    from airflow_approvals.store.engine import open_engine
+    from airflow_approvals.store.lineage import SqlLineageSpool
+
+    is_on = find_transport() is not None
+    url, connect_args = _metadata_database()
+    engine = open_engine(url, connect_args)
+    try:
+        spool = SqlLineageSpool(engine)
+        problems, counts = spool.problems(limit=1), spool.counts()
+    except SQLAlchemyError as error:
+        raise ConfigurationError(
+            f"metadata database: lineage cannot be read ({type(error).__name__}); run `airflow db migrate`"
+        ) from error
+    finally:
+        engine.dispose()
+    if problems:
+        run_id, key, problem = problems[0]
+        raise ConfigurationError(
+            f"lineage events not taken: {counts.get('refused', 0)} refused, {counts.get('aside', 0)} to be "
+            f"tried again; the newest, {key} of run {run_id}: {problem}; see the backend's log"
+        )
+    if not is_on:
+        return "off: no [openlineage] transport"
+    return f"on, {counts.get('queued', 0)} events on their way"
+
+
 def check_signing_key(settings: Settings) -> str:
     """Return the id of the key that would sign, and make none; raise `ConfigurationError` without one."""
     from airflow_approvals.keys import KEY_FILE, load_signer

@@ -77,6 +77,7 @@ def _local_findings(settings: Settings | None) -> Iterator[Finding]:
     yield Finding(subject="airflow", level="ok", text=f"{airflow_version}, home {settings.home}")
     yield from _checked("database", _check_database)
     yield from _checked("deliveries", _check_deliveries)
+    yield from _checked("lineage", _check_lineage)
     yield from _policy_findings(Path(settings.policy_file))
     yield from _checked("signing key", lambda: _check_key(settings))
     yield _secret_finding(settings)
@@ -102,6 +103,12 @@ def _check_deliveries() -> str:
 
     check_deliveries()
     return "no message was given up"
+
+
+def _check_lineage() -> str:
+    from airflow_approvals.wiring import check_lineage
+
+    return check_lineage()
 
 
 def _check_key(settings: Settings) -> str:

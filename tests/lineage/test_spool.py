@@ -14,13 +14,15 @@ from uuid import uuid4
 import pytest
 from openlineage.client.transport import get_default_factory
 
-from airflow_approvals.core.errors import InvalidRequestError, NotAllowedError
+from airflow_approvals import wiring
+from airflow_approvals.core.errors import ConfigurationError, InvalidRequestError, NotAllowedError
 from airflow_approvals.core.identity import person_named
 from airflow_approvals.core.model import ApprovalRequest, Channel, Verdict
 from airflow_approvals.lineage.approval import Site as LineageSite
 from airflow_approvals.lineage.backend import TransportBackend, patient
 from airflow_approvals.lineage.spool import ASIDE_FOR, MAX_CHOKES, Lineage
 from airflow_approvals.store.lineage import SqlLineageSpool
+from airflow_approvals.wiring import check_lineage
 from tests.lineage.spec import Spec
 from tests.marquez.server import StandIn
 from tests.store.conftest import database_url  # noqa: F401  # SQLite, and PostgreSQL where there is one
@@ -342,3 +344,14 @@ def test_nobody_but_the_service_tells_of_an_approval(told: Told) -> None:
     forged = a_task_event("COMPLETE", job="approval.export.publish")
     with pytest.raises(NotAllowedError, match="only the service"):
         told.lineage.take_in(json.dumps(forged).encode(), now=told.clock)
+
+
+def test_doctor_says_what_the_backend_did_not_take(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = told.site.store.engine.url.render_as_string(hide_password=False)
+    monkeypatch.setattr(wiring, "_metadata_database", lambda: (url, {}))
+    assert check_lineage() == "off: no [openlineage] transport"
+    told.open()
+    told.backend.trouble = "422"
+    told.send()
+    with pytest.raises(ConfigurationError, match=r"1 refused, 0 to be tried again.*START.*422"):
+        check_lineage()
