@@ -211,6 +211,12 @@ def _words(old: Policy, new: Policy) -> Iterator[_Told]:
     was, now = _REASONS.index(old.require_reason), _REASONS.index(new.require_reason)
     if was != now:
         yield ("weaker" if now < was else "stricter"), f"a reason is wanted {new.require_reason}"
+    if old.slack_identity != new.slack_identity:
+        by_email = new.slack_identity == "link_or_email"
+        yield ("weaker" if by_email else "stricter"), f"a Slack account is known by {new.slack_identity}"
+    if old.high_risk != new.high_risk:
+        told = "ask once more" if new.high_risk else "no longer ask once more"
+        yield ("stricter" if new.high_risk else "weaker"), f"chats {told} before an approval counts"
     if old.channels != new.channels:
         more = new.channels is None or (old.channels is not None and not _spoken(new) <= _spoken(old))
         told = ", ".join(new.channels) if new.channels else "anywhere"

@@ -51,6 +51,11 @@ WEAKER: dict[str, tuple[str, str, str]] = {
     "a denial goes": ('deny_if: ["pii.scanned && !pii.verified"]', "deny_if: []", "no longer denied"),
     "self-approval": ("    channels: [page]", "    self_approval: allowed\n    channels: [page]", "self-app"),
     "no reason": ("on_deny", "never", "a reason is wanted never"),
+    "known by e-mail": (
+        "    channels: [page]",
+        "    slack_identity: link_or_email\n    channels: [page]",
+        "a Slack account is known by link_or_email",
+    ),
     "a longer wait": ("4h", "5h", "a request waits 5h"),
     "a longer receipt": ("30m", "31m", "an approval is good for 31m"),
     "more channels": ("channels: [page]", "channels: [page, slack]", "answers are taken from page, slack"),
