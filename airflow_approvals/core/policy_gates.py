@@ -75,8 +75,12 @@ ProtectedNames = tuple[Annotated[Protected, BeforeValidator(_named)], ...]
 
 
 def find_protection(protected: Iterable[Protected], name: str) -> Protected | None:
-    """Return the first entry that covers `name`; None when it is free for all."""
-    return next((entry for entry in protected if covers_name(entry.name, name)), None)
+    """Return the first entry that covers `name`; None when it is free for all.
+
+    In any case: Airflow finds a connection of the environment by its name in capitals.
+    """
+    folded = name.lower()
+    return next((entry for entry in protected if covers_name(entry.name.lower(), folded)), None)
 
 
 def gate_rules(gated: Iterable[GatedOperator]) -> tuple[GateRule, ...]:

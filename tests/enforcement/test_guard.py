@@ -85,6 +85,7 @@ class FakeAirflow:
             "vault_db": stored("vault_db"),
             "plain_but_sealed": stored("plain_but_sealed"),
             "prod_open": connection("prod_open", password=SECRET_PASSWORD),
+            "PROD_OPEN": connection("PROD_OPEN", password=SECRET_PASSWORD),
             "dev_db": connection("dev_db", password="of no worth"),
             "moved": {**stored("prod_db"), "conn_id": "moved"},
         }
@@ -282,7 +283,7 @@ WITHOUT_A_LOAN: dict[str, Callable[[Guarded], str]] = {
 
 
 @pytest.mark.parametrize("prepare", WITHOUT_A_LOAN.values(), ids=WITHOUT_A_LOAN.keys())
-@pytest.mark.parametrize("name", ["prod_db", "prod_open", "plain_but_sealed"])
+@pytest.mark.parametrize("name", ["prod_db", "prod_open", "PROD_OPEN", "plain_but_sealed"])
 def test_nobody_else_gets_it_and_the_denial_is_on_record(
     guarded: Guarded, prepare: Callable[[Guarded], str], name: str
 ) -> None:
