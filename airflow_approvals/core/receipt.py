@@ -277,10 +277,10 @@ def _receipt(statement: Statement, keyid: str, payload_sha256: str) -> Receipt:
         subjects=tuple(Subject(name=one.name, sha256=one.digest.sha256) for one in statement.subject),
         request_id=facts.request_id,
         revision=facts.revision,
-        action=from_json(Action, facts.action.model_dump()),
+        action=Action(**dict(facts.action)),  # checked field by field already
         action_digest=facts.action_digest,
         requesters=tuple(Person(name) for name in facts.requesters),
-        origin=ReceiptOrigin(**facts.origin.model_dump()) if facts.origin else None,
+        origin=ReceiptOrigin(**dict(facts.origin)) if facts.origin else None,
         gate=facts.gate,
         policy=facts.policy.name,
         policy_digest=facts.policy.digest,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_approvals.core.break_glass import break_glass
@@ -222,6 +222,7 @@ def test_drift_in_words_names_columns_and_counts() -> None:
     assert told["schema"][1] == "parquet of 2 columns: without email, with phone"
 
 
+@settings(deadline=None)
 @given(was=st.integers(0, 10**6), now=st.integers(0, 10**6), tenths=st.integers(10, 99))
 def test_a_count_is_held_against_the_approved_one_exactly(was: int, now: int, tenths: int) -> None:
     word = f"rows > {tenths / 10}x"
@@ -363,12 +364,14 @@ def test_any_change_of_the_policy_ends_it(change: tuple[str, str]) -> None:
     assert isinstance(answer(a_standing(), a_run(), text), Void if changed else Covers)
 
 
+@settings(deadline=None)
 @given(hours=st.integers(0, 24 * 20))
 def test_it_answers_until_its_days_are_over_and_never_after(hours: int) -> None:
     at = NOON + timedelta(hours=hours)
     assert isinstance(answer(a_standing(), a_run(), at=at), Covers if hours < 240 else CoversNot)
 
 
+@settings(deadline=None)
 @given(rows=st.lists(st.integers(900, 1400), min_size=1, max_size=12))
 def test_small_steps_do_not_add_up_unseen(rows: list[int]) -> None:
     """However the runs creep, each is held against the evidence that was approved, not against the last."""
