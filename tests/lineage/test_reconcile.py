@@ -1,4 +1,4 @@
-"""Lineage against the ledger: each movement into a gated place has an approval of exactly that, or is named."""
+"""Lineage against the ledger: what moved into a gated place was approved as exactly that, or is named."""
 
 from __future__ import annotations
 

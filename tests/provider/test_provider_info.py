@@ -48,7 +48,8 @@ def test_every_option_says_what_it_is_for_in_its_own_type() -> None:
     for name, option in options().items():
         assert option["description"].endswith("."), name
         assert option["version_added"] <= __version__, name
-        assert option["type"] == {"str": "string", "float": "float", "bool": "boolean"}[str(types[name])], name
+        words = {"str": "string", "float": "float", "bool": "boolean"}
+        assert option["type"] == words[str(types[name])], name
 
 
 def test_what_must_stay_secret_is_marked_sensitive() -> None:
