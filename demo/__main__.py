@@ -24,7 +24,7 @@ from demo.slack import DemoSlack, slack_beside
 from demo.walk import walk
 
 ROLES = {"engineer": "user", "alice": "viewer", "bob": "viewer"}
-CUSTOMERS, ATTACKED_CUSTOMERS = 5_000, 1_000
+CUSTOMERS, ATTACKED_CUSTOMERS = 5_000, 500
 OUTSIDER = {"mallory": "viewer"}
 ATTACKS = {"attacks": CHECKOUT / "demo" / "dags"}
 
