@@ -49,7 +49,7 @@ def test_every_file_of_the_package_is_in_the_wheel(names: list[str]) -> None:
 def our_entry_points() -> list[EntryPoint]:
     return [
         point
-        for group in ("apache_airflow_provider", "airflow.plugins", "console_scripts")
+        for group in ("apache_airflow_provider", "airflow.plugins", "airflow.policy", "console_scripts")
         for point in entry_points(group=group)
         if point.value.startswith("airflow_approvals.")
     ]
@@ -57,13 +57,14 @@ def our_entry_points() -> list[EntryPoint]:
 
 def test_there_is_an_entry_point_of_each_kind() -> None:
     groups = {point.group for point in our_entry_points()}
-    assert groups == {"apache_airflow_provider", "airflow.plugins", "console_scripts"}
+    assert groups == {"apache_airflow_provider", "airflow.plugins", "airflow.policy", "console_scripts"}
 
 
 @pytest.mark.airflow
 @pytest.mark.parametrize("point", our_entry_points(), ids=lambda point: point.group)
 def test_every_entry_point_can_be_loaded(point: EntryPoint) -> None:
-    assert callable(point.load())
+    loaded = point.load()
+    assert callable(loaded.task_policy if point.group == "airflow.policy" else loaded)
 
 
 def test_pins_are_versions_only() -> None:
