@@ -48,7 +48,8 @@ class PiiOperator(BaseOperator):
     :param keys_conn_id: Airflow connection with the keys: its password is the key of the domain `default`,
         each entry of its extra one of another domain; base64 of 32 random bytes or more.
     :param key_file: or the file with them.
-    :param scan: settings of the scan by the names of `ScanConfig`, such as `{"workers": 2}` or `{"engine": "spark"}`.
+    :param scan: settings of the scan by the names of `ScanConfig`, such as `{"workers": 2}` or
+        `{"engine": "spark"}`.
     :param report: where the report goes; beside the data unless given.
     """
 

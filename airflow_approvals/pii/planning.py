@@ -20,7 +20,7 @@ from airflow_approvals.pii.cells import Gate, text_of
 from airflow_approvals.pii.findings import Span
 from airflow_approvals.pii.masking.leaves import Leaf, parse_json, rebuild
 from airflow_approvals.pii.masking.operators import Operator, Replace
-from airflow_approvals.pii.masking.rules import ANY, LEAST_SCORE, Treatment
+from airflow_approvals.pii.masking.rules import LEAST_SCORE, Treatment
 from airflow_approvals.pii.masking.texts import Finder
 from airflow_approvals.pii.plan import MaskingPlan, PlannedColumn, PlannedLeaf
 
@@ -29,6 +29,7 @@ ENOUGH = 20  # cells, for a column to be left alone
 MOST_OF_A_CELL = 0.6  # of its characters
 VOTE = 0.2  # of the sampled cells
 A_FEW = 0.05
+CERTAIN = 0.8  # a checksum, or words beside it: what counts in numbers that are left alone
 VAGUE = {"DATE_TIME": 0.4, "URL": 0.4, "NRP": 0.5, "LOCATION": 0.8}  # what other things are taken for
 NAMES: tuple[tuple[str, str], ...] = (
     (r"e?[_-]?mail", "EMAIL_ADDRESS"),
@@ -143,10 +144,8 @@ class _Draft:
                 because=vote.words + (", and its name says so" if _hint(name) == entity else ""),
             )
         if becomes:
-            # Some numbers look like a phone's by chance; what the column is, its cells have told.
-            return PlannedColumn(
-                **shown, treatment=Treatment.LEAVE, leave_entities=(ANY,), because=vote.words
-            )
+            # Some numbers look like a phone's by chance; a card among them is none, and must not pass.
+            return PlannedColumn(**shown, treatment=Treatment.LEAVE, least_score=CERTAIN, because=vote.words)
         if not vote.found and vote.cells >= ENOUGH and not vote.prose and not _hint(name):
             return PlannedColumn(**shown, treatment=Treatment.LEAVE, because=vote.words)
         return PlannedColumn(

@@ -113,7 +113,12 @@ def local_session(cores: int = 2, master: str | None = None) -> Iterator[SparkSe
         os.environ.setdefault(name, value)  # a local Spark's workers have the driver's environment
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     try:
-        session = builder.config("spark.ui.enabled", "false").config("spark.log.level", "ERROR").getOrCreate()
+        session = (
+            builder.config("spark.ui.enabled", "false")
+            .config("spark.ui.showConsoleProgress", "false")
+            .config("spark.log.level", "ERROR")
+            .getOrCreate()
+        )
     except (PySparkException, OSError) as error:
         raise MissingExtraError("Spark cannot be started; it needs Java 17 or later (JAVA_HOME)") from error
     try:

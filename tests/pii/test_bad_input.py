@@ -193,6 +193,18 @@ def test_bytes_that_are_no_text_are_counted_and_the_plan_drops_them(tmp_path: Pa
     assert "2 of 2 sampled ones no text" in plan.columns[0].because
 
 
+def test_a_card_among_numbers_that_are_left_alone_does_not_pass(tmp_path: Path, scanner: Scanner) -> None:
+    source, masked = tmp_path / "x.parquet", tmp_path / "y.parquet"
+    source.write_bytes(parquet_bytes({"n": [*range(40), 4111111111111111, *range(2125550100, 2125550104)]}))
+    plan = plan_dataset(str(source), scanner)
+    assert plan.columns[0].treatment is Treatment.LEAVE
+    mask_dataset(str(source), str(masked), plan.rules(), KeyRing(), scanner)
+    report = verify_masked(str(source), str(masked), plan.rules(), scanner)
+    assert [(leak.column, leak.entity_type, leak.rows) for leak in report.leaks] == [
+        ("n", "CREDIT_CARD", (40,))
+    ]
+
+
 def test_five_thousand_columns_are_scanned_and_masked(tmp_path: Path, scanner: Scanner) -> None:
     source, masked = tmp_path / "x.parquet", tmp_path / "y.parquet"
     columns: dict[str, Any] = {f"n{number}": [number, None] for number in range(4_999)}
