@@ -228,6 +228,24 @@ def check_database() -> None:
         engine.dispose()
 
 
+def check_witness(settings: Settings) -> str:
+    """Return in words how far the witness speaks for the ledger; raise where it speaks against it."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from airflow_approvals import witness
+    from airflow_approvals.store.sql import create_store
+
+    store = create_store(*_metadata_database())
+    try:
+        return witness.check_witness(witness.open_witness(settings.witness), store)
+    except SQLAlchemyError as error:
+        raise ConfigurationError(
+            f"metadata database: the ledger cannot be read ({type(error).__name__}); run `airflow db migrate`"
+        ) from error
+    finally:
+        store.close()
+
+
 def check_deliveries() -> None:
     """Raise `ConfigurationError` when messages to people were given up; it names the newest and why."""
     from sqlalchemy.exc import SQLAlchemyError

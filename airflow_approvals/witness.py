@@ -109,6 +109,15 @@ def read_witness(folder: Folder, keys: PublicKeys | None) -> Witnessed:
     return Witnessed(checkpoints=tuple(found), keys=known)
 
 
+def check_witness(folder: Folder, store: Store) -> str:
+    """Return in words how far the witness speaks for the ledger; raise where it speaks against it."""
+    seen, size = read_witness(folder, None), store.ledger_size()
+    newest = seen.checkpoints[-1]
+    _check_goes_on(newest, store, size)
+    heads = len(seen.checkpoints)
+    return f"{heads} heads kept; the ledger goes on from the newest, of {newest.size} of its {size} entries"
+
+
 def _check_goes_on(newest: Checkpoint, store: Store, size: int) -> None:
     if newest.size > size or store.ledger_root(newest.size) != newest.root:
         raise LedgerTamperedError(

@@ -81,6 +81,7 @@ def _local_findings(settings: Settings | None) -> Iterator[Finding]:
     yield from _policy_findings(Path(settings.policy_file))
     yield from _checked("signing key", lambda: _check_key(settings))
     yield _secret_finding(settings)
+    yield from _witness_findings(settings)
     yield from _enforcement_findings(settings)
 
 
@@ -109,6 +110,16 @@ def _check_lineage() -> str:
     from airflow_approvals.wiring import check_lineage
 
     return check_lineage()
+
+
+def _witness_findings(settings: Settings) -> Iterator[Finding]:
+    if not settings.witness:
+        text = "none: whoever has the database and the signing key could rewrite the ledger unseen"
+        yield Finding(subject="witness", level="note", text=text)
+        return
+    from airflow_approvals.wiring import check_witness
+
+    yield from _checked("witness", lambda: check_witness(settings))
 
 
 def _check_key(settings: Settings) -> str:
