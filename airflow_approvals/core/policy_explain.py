@@ -76,7 +76,7 @@ def explain(
         denials=tuple(f"Refused: {denial}." for denial in find_denials(policy, variables)),
         approvals=_approvals(policy_file, policy, variables, _barred(policy, requesters)),
         barred=_barring(policy, requesters),
-        terms=_terms(policy),
+        terms=(*_terms(policy), *_ways_past(policy, policy_file, requesters)),
     )
 
 
@@ -116,3 +116,22 @@ def _terms(policy: Policy) -> tuple[str, ...]:
         f"An approval is good for {duration_text(policy.receipt_valid_for)}.",
     )
     return tuple(term for term in terms if term)
+
+
+def _ways_past(policy: Policy, policy_file: PolicyFile, requesters: Sequence[Person]) -> tuple[str, ...]:
+    """Return what lets a run through without a vote on it."""
+    sentences = []
+    if policy.standing is not None:
+        days, drift = policy.standing.max_days, ", ".join(policy.standing.void_on)
+        sentences.append(
+            f"An approval may be made to stand for {days} days at most; it ends on drift in: {drift}."
+        )
+    if policy.break_glass is not None:
+        group = policy_file.groups[policy.break_glass.group]
+        barred = set(_barred(policy, requesters))
+        people = ", ".join(user for user in group.users if user not in barred) or "nobody known here"
+        sentences.append(
+            f"In an emergency one member of {policy.break_glass.group} may grant it alone, with a reason, and "
+            f"everybody is told: {people}."
+        )
+    return tuple(sentences)

@@ -106,3 +106,23 @@ def test_an_explanation_says_when_no_policy_covers_it() -> None:
 def test_what_no_policy_could_be_asked_about_is_not_explained() -> None:
     with pytest.raises(InvalidRequestError):
         explained(Action(kind="export", destination="s3://partner-x/../y"))
+
+
+def test_what_lets_a_run_through_without_a_vote_on_it_is_said() -> None:
+    text = """
+version: 1
+groups: {stewards: {users: [alice]}, oncall: {users: [dana, engineer]}}
+policies:
+  - name: p
+    match: {action: [export]}
+    require: [{group: stewards}]
+    standing: {max_days: 7, void_on: [schema, "rows > 2x"]}
+    break_glass: {group: oncall}
+"""
+    policy_file = parse_policy_file(text, name="policy.yaml")
+    told = explain(policy_file, Action(kind="export"), Evidence(), [Person("engineer")], dag_id=None)
+    assert (
+        "An approval may be made to stand for up to 7 days; it ends on drift in: schema, rows > 2x."
+        in told.terms
+    )
+    assert told.terms[-1].endswith("everybody is told: dana.")
