@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import airflow.settings
 import pytest
 from airflow.policies import hookimpl
-from airflow.settings import get_policy_plugin_manager
 
 from airflow_approvals.core.errors import PolicyError
 from airflow_approvals.enforcement import cluster_policy
@@ -54,8 +54,12 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
         dag_file.parent.mkdir(exist_ok=True)
         dag_file.write_text(DAG_FILE + "\n".join(f"    {line}" for line in body.splitlines()))
         monkeypatch.setattr(cluster_policy, "_source", RulesFile(policy, "required"))
-        if not get_policy_plugin_manager().is_registered(cluster_policy):
-            get_policy_plugin_manager().register(cluster_policy)
+        known: Any = vars(airflow.settings)
+        # Airflow 3.1 has it as a name of its own.
+        made = known.get("get_policy_plugin_manager")
+        manager = made() if made else known["POLICY_PLUGIN_MANAGER"]
+        if not manager.is_registered(cluster_policy):
+            manager.register(cluster_policy)
         bag = bags.DagBag(dag_file)
         return bag.dags.get("d"), "\n".join(bag.import_errors.values())
 

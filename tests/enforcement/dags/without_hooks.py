@@ -12,7 +12,8 @@ from airflow_approvals.enforcement import cluster_policy, facts, gating, rules_f
 from airflow_approvals.operators import gated_task
 
 os.environ["AIRFLOW__APPROVALS__GATED_OPERATORS"] = "off"
-manager = airflow.settings.get_policy_plugin_manager()
+made = vars(airflow.settings).get("get_policy_plugin_manager")  # Airflow 3.1 has it as a name of its own
+manager = made() if made else vars(airflow.settings)["POLICY_PLUGIN_MANAGER"]
 for plugin in list(manager.get_plugins()):
     if "airflow_approvals" in repr(plugin):
         manager.unregister(plugin)
