@@ -122,16 +122,15 @@ def _ways_past(policy: Policy, policy_file: PolicyFile, requesters: Sequence[Per
     """Return what lets a run through without a vote on it."""
     sentences = []
     if policy.standing is not None:
-        days, drift = policy.standing.max_days, ", ".join(policy.standing.void_on)
-        sentences.append(
-            f"An approval may be made to stand for {days} days at most; it ends on drift in: {drift}."
-        )
+        drift = ", ".join(policy.standing.void_on)
+        days = policy.standing.max_days
+        sentences.append(f"An approval may stand for {days} days at most; it ends on drift in: {drift}.")
     if policy.break_glass is not None:
         group = policy_file.groups[policy.break_glass.group]
         barred = set(_barred(policy, requesters))
         people = ", ".join(user for user in group.users if user not in barred) or "nobody known here"
         sentences.append(
-            f"In an emergency one member of {policy.break_glass.group} may grant it alone, with a reason, and "
-            f"everybody is told: {people}."
+            f"In an emergency one member of {policy.break_glass.group} may grant it alone, with a reason, "
+            f"and everybody is told: {people}."
         )
     return tuple(sentences)
