@@ -77,7 +77,9 @@ class _Pool:
         more = True
         while True:
             for worker in self._workers:
-                if worker.work is None and more and len(self._done) < AHEAD * len(self._workers):
+                # Rows that are done again go first: what waits in `_done` may wait for them.
+                has_room = self._again or len(self._done) < AHEAD * len(self._workers)
+                if worker.work is None and more and has_room:
                     more = self._hand_out(worker, slices)
             while due in self._done:
                 yield self._done.pop(due)

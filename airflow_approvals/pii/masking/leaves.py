@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from airflow_approvals.pii.cells import pointer
@@ -63,6 +64,7 @@ def rebuild(value: Any, visit: Visit, context: tuple[str, ...], path: str = "") 
     return visit(Leaf(value=value, path=path, context=context))
 
 
+@lru_cache(1 << 12)  # the same names come with every document
 def is_data(key: str) -> bool:
     """Return whether a key of an object looks like a value (an address, a number) and not like a word.
 
