@@ -9,12 +9,14 @@ from typing import Any
 
 from airflow_approvals.cli.exits import Exit
 from demo.calls import Stage, verify_offline
+from demo.embedded import DemoError
 from demo.promises.board import Promises, Subject
-from demo.promises.following import answer, leftovers, outcome, over, settled, waiting
+from demo.promises.following import OVER, answer, leftovers, outcome, over, settled, waiting
 from demo.walk import DAG_ID, fetch_evidence, fetch_ledger
 
 RUN = "masked"
 PLANTED, UNMASKED = "attack_planted_leak", "attack_unmasked"
+PATIENCE = 600.0  # seconds
 PERSONAL = ("name", "email", "phone", "city")
 
 
@@ -26,6 +28,8 @@ def start(stage: Stage) -> None:
 
 def attack(stage: Stage, promises: Promises) -> None:
     """Export a masked list, plant a value in another one, and leave masking out."""
+    # Three tasks load a language model before this one asks: on a busy machine that takes minutes.
+    stage.wait_for(lambda: _has_begun(stage), f"{DAG_ID} {RUN} to ask", seconds=PATIENCE)
     request = settled(stage, waiting(stage, DAG_ID, RUN))
     answer(stage, "approve", request)
     # Beside the list as it is: the report that has just proven another one clean.
@@ -47,6 +51,13 @@ SUBJECT = Subject(
     attack=attack,
     inspect=inspect,
 )
+
+
+def _has_begun(stage: Stage) -> bool:
+    state = stage.task_state(DAG_ID, RUN, "export")
+    if state in OVER:
+        raise DemoError(f"{DAG_ID} {RUN} is {state} before it was answered; see {stage.places.logs}")
+    return state == "deferred"
 
 
 def _planted_leak(stage: Stage, promises: Promises) -> None:

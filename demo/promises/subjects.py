@@ -15,9 +15,9 @@ from demo.screen import show
 # Ledger and evidence last: they tell of all attacks before.
 SUBJECTS: tuple[Subject, ...] = (
     gate.SUBJECT,
-    pii.SUBJECT,
     slack.SUBJECT,
     enforcement.SUBJECT,
+    pii.SUBJECT,
     lineage.SUBJECT,
     ledger.SUBJECT,
     evidence.SUBJECT,
