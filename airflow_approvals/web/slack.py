@@ -9,8 +9,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.background import BackgroundTask
@@ -33,6 +35,9 @@ from airflow_approvals.web.backend import Backend, new_id, now
 from airflow_approvals.web.deliveries import ChannelsBackend
 
 Reader = Callable[[bytes], Mapping[str, Any]]
+
+TAKERS = 4
+"""Calls of Slack judged at once per process, in threads of their own: Slack gives up after three seconds."""
 
 router = APIRouter()
 
@@ -61,7 +66,8 @@ async def _take(request: Request, read: Reader) -> Response:
         return Response(status_code=401)
     headers = {name.lower(): value for name, value in request.headers.items()}
     try:
-        intent, workspace = await backend.run(_taken, channels, read, body, headers, now())
+        take = partial(_taken, channels, read, body, headers, now())
+        intent, workspace = await to_thread.run_sync(take, limiter=_takers(request))
     except SignatureRefusedError as refusal:
         channels.refused += 1
         log.warning("Slack's signature was refused, %d times so far: %s", channels.refused, refusal)
@@ -70,6 +76,15 @@ async def _take(request: Request, read: Reader) -> Response:
         task = BackgroundTask(_carry_out, backend, channels, intent, workspace)
         return Response(status_code=200, background=task)
     return JSONResponse({"challenge": intent.word}) if isinstance(intent, Challenge) else Response()
+
+
+def _takers(request: Request) -> CapacityLimiter:
+    """Return the threads for this; what is carried out, and may wait for Slack, has others."""
+    state = request.app.state
+    if not hasattr(state, "slack_takers"):
+        state.slack_takers = CapacityLimiter(TAKERS)
+    takers: CapacityLimiter = state.slack_takers
+    return takers
 
 
 async def _body_of(request: Request) -> bytes | None:

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
+from airflow_approvals.channels.slack.workspace import TIMEOUT
 from airflow_approvals.core.model import ApprovalRequest, Channel, State
 from tests.channels.site import (
     ALICE,
@@ -355,6 +356,17 @@ def test_slack_that_is_down_delays_no_gate_and_is_told_everything_when_it_is_bac
     assert len(site.prompts(during)) == 1
     assert site.prompts(decided) == []  # there is nothing left to answer
     assert site.channels.deliveries.outbox.dead_letters() == []
+
+
+@OVER_HTTP
+def test_clicks_are_answered_while_slack_itself_hangs(site: SlackSite) -> None:
+    message = site.prompt(site.open())
+    site.slack.held = frozenset({"views.open"})
+    try:
+        took = [site.slack.click(ALICE, message, DETAILS).elapsed.total_seconds() for _ in range(20)]
+    finally:
+        site.slack.held = frozenset()
+    assert max(took) < TIMEOUT / 2
 
 
 @OVER_HTTP
