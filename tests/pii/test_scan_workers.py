@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class Mortal:
             mark = Path(os.environ[MARKS], f"{len(list(Path(os.environ[MARKS]).iterdir()))}")
             if int(mark.name) < self._times:
                 mark.touch()
+                time.sleep(1)  # meanwhile the other process finds as much as it may ahead of this one
                 os.kill(os.getpid(), signal.SIGKILL)
         findings = tuple(
             Finding(column="n", row=first_row + row, entity_type="ROW", start=0, end=1, score=1.0)
