@@ -122,21 +122,21 @@ def _derive(
     brought = _keys_of(ledger_path)
     summary = Summary()
     with LedgerFile(ledger_path, period) as ledger, Envelopes(envelopes_path) as envelopes, Page() as page:
-        receipts = Receipts(envelopes, ledger, report, keys or brought)
         summary.add_others(ledger)
         with (
             (out / RECEIPTS).open("wb") as bundles,
             (out / "actions.csv").open("w", encoding="utf-8", newline="") as rows,
+            Receipts(bundles, envelopes, ledger, report, keys or brought) as receipts,
         ):
             table = ActionTable(rows)
             for request_id in ledger.request_ids():
                 case = case_of(request_id, ledger.entries_of(request_id))
                 summary.add(case, ledger)
                 if case.was_approved and case.decided_at >= period.bounds[0]:
-                    receipts.write(case, bundles)
-                    summary.receipts += 1
+                    receipts.add(case)
                 table.write(case)
                 page.write(case)
+        summary.receipts = receipts.written
         checks = checked(summary, report)
         page.finish(
             out / "index.html",

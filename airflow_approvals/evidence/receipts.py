@@ -6,6 +6,10 @@ import hashlib
 import json
 import os
 import re
+from collections import deque
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -13,11 +17,14 @@ from airflow_approvals.core.errors import ReceiptInvalidError
 from airflow_approvals.core.export import LedgerReport
 from airflow_approvals.core.merkle import inclusion_proof
 from airflow_approvals.core.receipt import make_bundle, verify_receipt
-from airflow_approvals.core.signature import PublicKeys
+from airflow_approvals.core.signature import PublicKeys, public_keys_from_json
 from airflow_approvals.evidence.cases import Case
 from airflow_approvals.evidence.ledger_file import LedgerFile
 
 _HASH = 32
+_BATCH = 500  # receipts verified at once
+_AHEAD = 4  # batches
+Verified = tuple[str, str]  # request, digest of the receipt's payload
 _INDEX = re.compile(rb'"index": ?([0-9]{1,18})\}')
 _LINE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -86,33 +93,112 @@ class Tree:
 
 
 class Receipts:
-    """Writes the receipts of a package."""
+    """Writes the receipts of a package; use it as a context manager.
+
+    Signatures are most of the work: beyond the first batch a second process verifies them. What is written
+    is in the order of the cases either way.
+    """
 
     def __init__(
-        self, envelopes: Envelopes, ledger: LedgerFile, report: LedgerReport, keys: PublicKeys
+        self,
+        stream: BinaryIO,
+        envelopes: Envelopes,
+        ledger: LedgerFile,
+        report: LedgerReport,
+        keys: PublicKeys,
+        *,
+        batch: int = _BATCH,
     ) -> None:
+        self.written = 0
+        self._stream = stream
         self._envelopes = envelopes
         self._ledger = ledger
         self._report = report
         self._keys = keys
+        self._batch = batch
         self._tree = Tree(ledger.digests)
+        self._gathered: list[_Due] = []
+        self._verifying: deque[tuple[list[_Due], Future[list[Verified]]]] = deque()
+        self._pool: ProcessPoolExecutor | None = None
 
-    def write(self, case: Case, stream: BinaryIO) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        try:
+            if failed is None:
+                self._finish()
+        finally:
+            if self._pool is not None:
+                self._pool.shutdown(cancel_futures=True)
+
+    def add(self, case: Case) -> None:
         """Verify the receipt of an approved case and write its bundle; raise `ReceiptInvalidError`."""
-        if case.decision_index is None or case.decision_place is None:
+        if case.decision_index is None or case.decision_place is None or case.receipt_sha256 is None:
             raise ReceiptInvalidError(f"request {case.id} is approved, and no ledger entry says so")
-        envelope = self._envelopes.find(case.decision_index)
-        receipt = verify_receipt(envelope, self._keys)
-        if (receipt.request_id, receipt.payload_sha256) != (case.id, case.receipt_sha256):
-            raise ReceiptInvalidError(
-                f"the receipt at ledger entry {case.decision_index} is not the one that the ledger "
-                "names there; make the package anew"
+        self._gathered.append(
+            _Due(
+                request_id=case.id,
+                index=case.decision_index,
+                place=case.decision_place,
+                receipt_sha256=case.receipt_sha256,
+                envelope=self._envelopes.find(case.decision_index),
             )
-        bundle = make_bundle(
-            envelope,
-            index=case.decision_index,
-            entry=self._ledger.body_at(*case.decision_place),
-            inclusion=inclusion_proof(case.decision_index, self._report.entries, self._tree.read),
-            checkpoint=self._report.head.note,
         )
-        stream.write(_LINE.encode(bundle).encode() + b"\n")
+        if len(self._gathered) < self._batch:
+            return
+        if self._pool is None:
+            # Not forked: whoever makes a package may have threads.
+            self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        due, self._gathered = self._gathered, []
+        self._verifying.append((due, self._pool.submit(verify_all, *self._work(due))))
+        while len(self._verifying) > _AHEAD:
+            self._write_next()
+
+    def _finish(self) -> None:
+        while self._verifying:
+            self._write_next()
+        self._write(self._gathered, verify_all(*self._work(self._gathered)))
+        self._gathered = []
+
+    def _work(self, due: list[_Due]) -> tuple[list[Any], list[dict[str, Any]]]:
+        return [each.envelope for each in due], [key.to_json() for key in self._keys.values()]
+
+    def _write_next(self) -> None:
+        due, verified = self._verifying.popleft()
+        self._write(due, verified.result())
+
+    def _write(self, due: list[_Due], verified: list[Verified]) -> None:
+        for each, found in zip(due, verified, strict=True):
+            if found != (each.request_id, each.receipt_sha256):
+                raise ReceiptInvalidError(
+                    f"the receipt at ledger entry {each.index} is not the one that the ledger names there; "
+                    "make the package anew"
+                )
+            bundle = make_bundle(
+                each.envelope,
+                index=each.index,
+                entry=self._ledger.body_at(*each.place),
+                inclusion=inclusion_proof(each.index, self._report.entries, self._tree.read),
+                checkpoint=self._report.head.note,
+            )
+            self._stream.write(_LINE.encode(bundle).encode() + b"\n")
+            self.written += 1
+
+
+def verify_all(envelopes: list[Any], keys: list[dict[str, Any]]) -> list[Verified]:
+    """Return request and payload digest of each receipt; raise `ReceiptInvalidError` for a wrong one."""
+    known = public_keys_from_json(keys)
+    found = (verify_receipt(envelope, known) for envelope in envelopes)
+    return [(receipt.request_id, receipt.payload_sha256) for receipt in found]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Due:
+    """One receipt on its way: what the ledger says of it, and the envelope."""
+
+    request_id: str
+    index: int
+    place: tuple[int, int]
+    receipt_sha256: str
+    envelope: Any

@@ -14,11 +14,14 @@ import pytest
 
 from airflow_approvals.cli.exits import Exit
 from airflow_approvals.cli.main import main
-from airflow_approvals.core.errors import InvalidRequestError, VerificationError
+from airflow_approvals.core.errors import InvalidRequestError, ReceiptInvalidError, VerificationError
+from airflow_approvals.core.export import verify_export
 from airflow_approvals.core.receipt import verify_bundle
 from airflow_approvals.core.signature import by_keyid
-from airflow_approvals.evidence.ledger_file import Period
+from airflow_approvals.evidence.cases import case_of
+from airflow_approvals.evidence.ledger_file import LedgerFile, Period
 from airflow_approvals.evidence.package import make_package, verify_package
+from airflow_approvals.evidence.receipts import Envelopes, Receipts
 from airflow_approvals.evidence.summary import SECTIONS
 from tests.evidence.conftest import NOON, Made, Office, package_of
 
@@ -126,6 +129,43 @@ def test_every_receipt_stands_alone_with_its_proof(made: Made) -> None:
     receipts = [verify_bundle(json.loads(line), keys) for line in lines]
     assert len(receipts) == made.package.summary.approvals
     assert {receipt.grant.kind.value for receipt in receipts if receipt.grant} == {"standing", "break_glass"}
+
+
+def in_batches(made: Made, whole: Period, envelopes_path: Path, out: Path) -> bytes:
+    """Write the receipts as a large package does: verified in batches by a second process."""
+    with (made.folder / "ledger.jsonl").open("rb") as stream:
+        report = verify_export(stream, None)
+    keys = by_keyid([made.office.signer.public_key])
+    with (
+        LedgerFile(made.folder / "ledger.jsonl", whole) as ledger,
+        Envelopes(envelopes_path) as envelopes,
+        out.open("wb") as written,
+        Receipts(written, envelopes, ledger, report, keys, batch=2) as receipts,
+    ):
+        for request_id in ledger.request_ids():
+            case = case_of(request_id, ledger.entries_of(request_id))
+            if case.was_approved:
+                receipts.add(case)
+    return out.read_bytes()
+
+
+def test_many_receipts_are_verified_by_a_second_process_and_written_alike(
+    made: Made, whole: Period, tmp_path: Path
+) -> None:
+    expected = (made.folder / "receipts.jsonl").read_bytes()
+    assert in_batches(made, whole, made.folder / "receipts.jsonl", tmp_path / "out") == expected
+
+
+def test_a_wrong_receipt_among_many_is_found(made: Made, whole: Period, copied: Path, tmp_path: Path) -> None:
+    receipts_swapped(copied)
+    with pytest.raises(ReceiptInvalidError):
+        in_batches(made, whole, copied / "receipts.jsonl", tmp_path / "out")
+    first, *rest = (copied / "receipts.jsonl").read_bytes().splitlines(keepends=True)
+    envelope = json.loads(first)
+    envelope["envelope"]["payload"] = envelope["envelope"]["payload"].replace("A", "B", 1)
+    (copied / "receipts.jsonl").write_bytes(json.dumps(envelope).encode() + b"\n" + b"".join(rest))
+    with pytest.raises(ReceiptInvalidError):
+        in_batches(made, whole, copied / "receipts.jsonl", tmp_path / "out")
 
 
 def test_the_same_ledger_and_period_make_the_same_package(made: Made, whole: Period, tmp_path: Path) -> None:
