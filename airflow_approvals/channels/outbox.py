@@ -125,14 +125,14 @@ class Deliveries:
 
     def deliver_one(self, *, now: datetime, lease: str, request_id: str | None = None) -> bool:
         """Send what is due next; return whether there was anything. `lease` is new with every call."""
-        delivery = self.outbox.claim(now=now, lease=lease, request_id=request_id)
-        if delivery is None:
-            return False
         began = time.monotonic()
 
         def since() -> timedelta:
             return timedelta(seconds=time.monotonic() - began)
 
+        delivery = self.outbox.claim(now=now, lease=lease, request_id=request_id)
+        if delivery is None:
+            return False
         try:
             place = self._send(delivery, now=now)
         except SendError as trouble:
