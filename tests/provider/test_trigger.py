@@ -39,7 +39,7 @@ def test_an_old_defer_ends_at_once() -> None:
     trigger = ApprovalTrigger(request_id="r1", base_url="http://h", deferred_at=time.time() - HOLD_BACK)
     began = time.monotonic()
     assert asyncio.run(fire(trigger)) == [DECIDED]
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < HOLD_BACK / 2
 
 
 AGES = {"young": 0.0, "from a clock that is ahead": -3600.0}
@@ -54,7 +54,7 @@ def test_a_decision_on_a_young_defer_waits_but_not_for_longer(
     trigger = ApprovalTrigger(request_id="r1", base_url="http://h", deferred_at=time.time() - age)
     began = time.monotonic()
     assert asyncio.run(fire(trigger)) == [DECIDED]
-    assert 0.4 < time.monotonic() - began < 2
+    assert 0.4 < time.monotonic() - began < HOLD_BACK / 2
 
 
 def test_a_server_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

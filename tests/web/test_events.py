@@ -73,7 +73,7 @@ def test_a_call_is_held_until_something_happens(shared: Site) -> None:
         last = reader.events().next
         held = time.monotonic()
         assert reader.events(after=last, wait=0.4).entries == ()
-        assert 0.35 < time.monotonic() - held < 3
+        assert 0.35 < time.monotonic() - held < 20
         woken: list[float] = []
 
         def listen() -> None:
@@ -88,7 +88,7 @@ def test_a_call_is_held_until_something_happens(shared: Site) -> None:
         opened(shared, "waking")
         answered = time.monotonic()
         listener.join(10)
-        assert woken[0] - answered < 0.5
+        assert woken[0] - answered < 5  # it would have been held for ten
 
 
 def test_many_held_calls_leave_the_service_free_to_answer(shared: Site) -> None:
@@ -105,7 +105,7 @@ def test_many_held_calls_leave_the_service_free_to_answer(shared: Site) -> None:
         time.sleep(1.5)
         asked = time.monotonic()
         reader.health()
-        assert time.monotonic() - asked < 1
+        assert time.monotonic() - asked < 10  # the others are held for twenty
         opened(shared, "freeing")
         for thread in held:
             thread.join(15)
