@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from airflow.providers.openlineage.extractors import OperatorLineage
 from airflow.providers.standard.operators.bash import BashOperator
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseHook, BaseOperator, Connection
 from airflow.sdk.api.datamodels._generated import TerminalTIState
 from airflow.utils.state import TaskInstanceState
 from openlineage.client.event_v2 import InputDataset
@@ -61,6 +61,12 @@ def ended(operator: Any, state: Any = TaskInstanceState.SUCCESS) -> Any:
 
 def failed(operator: Any) -> Any:
     return operator.get_openlineage_facets_on_failure(SimpleNamespace(state=TaskInstanceState.FAILED))
+
+
+def use_hook(monkeypatch: pytest.MonkeyPatch, hook: Any, connection: Any) -> None:
+    """Let a connection be found outside of a task; Airflow 3.1 asks its supervisor alone."""
+    monkeypatch.setattr(BaseHook, "get_hook", lambda *_: hook)
+    hook.get_connection = lambda *_: connection
 
 
 def names(datasets: Any) -> list[str]:
@@ -122,7 +128,7 @@ def test_an_overwriting_export_of_a_folder_says_so(spec: Spec) -> None:
 def test_a_table_write_names_columns_as_the_table_has_them(
     spec: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_CRM", "sqlite:////tmp/crm.db")
+    use_hook(monkeypatch, SimpleNamespace(), SimpleNamespace())
     operator = ApprovedSqlWriteOperator(
         task_id="write", source=STAGED, conn_id="crm", table="customers", column_names={"id": "customer_id"}
     )
@@ -136,8 +142,16 @@ def test_a_table_write_names_columns_as_the_table_has_them(
 
 
 def test_a_postgresql_table_is_named_by_its_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("airflow.providers.postgres")
-    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", "postgres://user:secret@db.example:5433/sales")
+    postgres = pytest.importorskip("airflow.providers.postgres.hooks.postgres")
+    warehouse = Connection(
+        conn_id="warehouse",
+        conn_type="postgres",
+        host="db.example",
+        port=5433,
+        schema="sales",
+        password="hush",
+    )
+    use_hook(monkeypatch, postgres.PostgresHook(postgres_conn_id="warehouse"), warehouse)
     wanted = DatasetName(namespace="postgres://db.example:5433", name="sales.public.customers")
     assert table_of("warehouse", "customers") == wanted
     assert table_of("warehouse", "crm.customers").name == "sales.crm.customers"
