@@ -30,8 +30,10 @@ def answer(
 
 
 def wait_until_asked(cluster: Cluster, task_id: str) -> None:
-    path = f"/dags/{HITL}/dagRuns/{HITL}/taskInstances/{task_id}/-1/hitlDetails"
-    cluster.until(f"{task_id} asks", lambda: cluster.api("GET", path).status_code == 200)
+    """Wait until the task waits: Airflow forgets an answer that comes while it is still on its way there."""
+    cluster.until(
+        f"{task_id} asks", lambda: cluster.states(HITL).get(task_id) in ("awaiting_input", "deferred")
+    )
 
 
 def test_the_example_runs_to_its_end_with_every_answer_a_vote(cluster: Cluster) -> None:
