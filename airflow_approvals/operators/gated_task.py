@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_approvals.core.errors import NotApprovedError
 from airflow_approvals.lineage.remembered import remember
-from airflow_approvals.operators.reports import evidence_of
 from airflow_approvals.operators.waiting import (
     ask,
     come_back,
@@ -170,6 +169,7 @@ def _action(task: Any) -> Action:
 
 def _evidence(task: Any, hook: ApprovalsHook) -> Evidence:
     from airflow_approvals.core.model import Evidence
+    from airflow_approvals.operators.reports import evidence_of
 
     if task.approvals_source is None:
         return Evidence()
