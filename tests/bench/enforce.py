@@ -1,7 +1,7 @@
 """What enforcement costs those whom it does not concern: DAG files and connections that are free.
 
 Parsing: one DAG of 500 tasks and twenty rules, of which one gates every tenth task, beside the same without a
-rule; each parse is a process of its own, in turn, and the medians of their processor time are compared. The
+rule; each parse is a process of its own, in turn, and the least processor time of each is compared. The
 guard: what a request for a connection that is not protected takes longer behind it than without.
 """
 
@@ -80,11 +80,12 @@ def _parse_figures(folder: Path, rounds: int) -> dict[str, float]:
             taken = _parse(home, dag_file, policy, gated)
             if number:  # the first compiles what is not compiled yet
                 times[name].append(taken)
-    median = {name: statistics.median(taken) for name, taken in times.items()}
+    # What disturbs a parse makes it slower, never faster.
+    best = {name: min(taken) for name, taken in times.items()}
     return {
-        "parse_overhead_share": max(0.0, median["some"] / median["without"] - 1),
-        "parse_overhead_share_all_gated": max(0.0, median["all"] / median["without"] - 1),
-        "ms_ungated": median["without"],
+        "parse_overhead_share": max(0.0, best["some"] / best["without"] - 1),
+        "parse_overhead_share_all_gated": max(0.0, best["all"] / best["without"] - 1),
+        "ms_ungated": best["without"],
     }
 
 
