@@ -44,6 +44,8 @@ def clean(text: str) -> str:
 
 def column_name(name: str) -> str:
     """Return the name of a column as all events have it: long ones end in a digest of the whole."""
+    if not name.strip():
+        return f"(blank {len(name)})"  # Marquez wants something to be seen
     if name.isascii() and len(name) <= MAX_COLUMN and "\0" not in name:
         return name  # nearly all are, and there may be thousands
     return _short(clean(name), MAX_COLUMN)

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 from openlineage.client.transport import get_default_factory
+from sqlalchemy import text
 
 from airflow_approvals import wiring
 from airflow_approvals.core.errors import ConfigurationError, InvalidRequestError, NotAllowedError
@@ -36,6 +37,9 @@ class Told:
 
     def __init__(self, folder: Path, url: str, backend: StandIn, **settings: Any) -> None:
         self.site = Site(folder, url)
+        if self.site.store.engine.dialect.name == "postgresql":  # as Airflow has it there
+            with self.site.store.engine.begin() as connection:
+                connection.execute(text("ALTER TABLE task_instance ALTER id TYPE uuid USING id::uuid"))
         self.clock = datetime.now(UTC)
         self.spool = SqlLineageSpool(self.site.store.engine)
         self.backend = backend

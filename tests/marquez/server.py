@@ -83,6 +83,8 @@ class StandIn:
         datasets = [*(event.get("inputs") or []), *(event.get("outputs") or [])]
         if not all(NAMESPACE.fullmatch(each["namespace"]) for each in datasets):
             return 400
+        if not all(name.strip() for each in datasets for name in _fields(each)):
+            return 400
         if any(len(name) > 255 for each in datasets for name in _fields(each)):
             return 500
         with self._lock:
