@@ -85,7 +85,9 @@ def _wrong_with_export(stage: Stage, event: Event, request: ApprovalRequest) -> 
     facet = event["run"]["facets"].get(APPROVAL, {})
     outputs = event.get("outputs") or [{}]
     release = outputs[0].get("facets", {}).get(RELEASE, {})
-    receipt = payload_sha256(request.receipt) if request.receipt else None
+    with stage.client("alice") as client:
+        bundle = client.get_request(request.id).receipt
+    receipt = payload_sha256(bundle["envelope"]) if bundle else "no receipt"
     expected = {
         "request": (facet.get("requestId"), request.id),
         "voters": (_voters(facet), [str(vote.voter) for vote in request.votes]),
