@@ -7,7 +7,7 @@ Revises: 0003
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+from alembic import context, op
 
 from airflow_approvals.store.tables import UtcTime
 
@@ -22,7 +22,7 @@ INDEX = "ix_approvals_request_state_next_notice_at"
 
 def upgrade() -> None:
     # SQLite has no transaction around DDL, and a run that was cut off is begun again.
-    if COLUMN not in {column["name"] for column in sa.inspect(op.get_bind()).get_columns(TABLE)}:
+    if context.is_offline_mode() or COLUMN not in _columns():
         op.add_column(TABLE, sa.Column(COLUMN, UtcTime(), nullable=True))
     op.create_index(INDEX, TABLE, ["state", COLUMN], if_not_exists=True)
 
@@ -30,3 +30,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index(INDEX, TABLE)
     op.drop_column(TABLE, COLUMN)
+
+
+def _columns() -> set[str]:
+    return {column["name"] for column in sa.inspect(op.get_bind()).get_columns(TABLE)}
