@@ -23,11 +23,12 @@ def main() -> None:
     for name in ("api_secret_key", "jwt_secret"):
         _keep(SECRETS / name, secrets.token_urlsafe(48))
     _keep(SECRETS / "fernet_key", base64.urlsafe_b64encode(os.urandom(32)).decode())
+    _keep(SECRETS / "masking_key", base64.b64encode(os.urandom(32)).decode())
     passwords = HOME / "approvals" / "passwords.json"
     _keep(passwords, json.dumps({person: secrets.token_urlsafe(9) for person in PEOPLE}))
     if not (DATA / "source" / "customers.csv").exists():
         write_customers(DATA / "source" / "customers.csv")
-    (DATA / "outbox").mkdir(exist_ok=True)
+    (DATA / "outbox" / "customers").mkdir(parents=True, exist_ok=True)
     for person, password in json.loads(passwords.read_text()).items():
         sys.stdout.write(f"login {person}, password {password}\n")
 

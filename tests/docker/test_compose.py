@@ -96,7 +96,7 @@ class Machine:
 
     def native(self, text: str) -> str:
         """Return a command or setting of the file as it is here."""
-        text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+        text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text).replace("$$", "$")
         here = {
             "localhost:8080": f"127.0.0.1:{self.port}",
             "api-server:8080": f"127.0.0.1:{self.port}",
@@ -210,7 +210,7 @@ def _databases(machine: Machine) -> Iterator[None]:
 def test_the_export_of_counts_runs_with_the_commands_and_settings_of_the_file(machine: Machine) -> None:
     passwords: Mapping[str, str] = json.loads((machine.root / "airflow/approvals/passwords.json").read_text())
     tokens = {name: login(machine.url, name, passwords[name]) for name in ("engineer", "alice")}
-    exported = machine.root / "data" / "outbox" / "customers.parquet"
+    exported = machine.root / "data" / "outbox" / "customers" / "customers.parquet"
     with (
         ApprovalsClient(machine.url, login_token(tokens["engineer"]), 10.0) as engineer,
         ApprovalsClient(machine.url, login_token(tokens["alice"]), 10.0) as alice,
@@ -236,14 +236,14 @@ def test_init_leaves_what_is_there_as_it_is(machine: Machine) -> None:
     secrets = {file: file.read_bytes() for file in (machine.root / "secrets").iterdir()}
     done = machine.run("init", machine.compose["services"]["init"]["command"])
     assert done.returncode == 0, done.stderr[-2000:]
-    assert len(secrets) == 3
+    assert len(secrets) == 4
     assert {file: file.read_bytes() for file in (machine.root / "secrets").iterdir()} == secrets
     assert all(file.stat().st_mode & 0o077 == 0 for file in secrets)
 
 
 def _trigger(machine: Machine, token: str) -> bool:
     answer = httpx.post(
-        f"{machine.url}/api/v2/dags/customer_counts/dagRuns",
+        f"{machine.url}/api/v2/dags/customer_export/dagRuns",
         json={"logical_date": None},
         headers={"Authorization": f"Bearer {token}"},
         timeout=30,
@@ -252,7 +252,7 @@ def _trigger(machine: Machine, token: str) -> bool:
 
 
 def _requests(client: ApprovalsClient, state: State) -> tuple[ApprovalRequest, ...]:
-    return client.list_requests(status=[state], dag_id="customer_counts").requests
+    return client.list_requests(status=[state], dag_id="customer_export").requests
 
 
 def _until(holds: Any, what: str, *, seconds: float = 180.0) -> None:
