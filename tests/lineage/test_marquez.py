@@ -22,6 +22,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from airflow_approvals.cli.exits import Exit
 from airflow_approvals.core.model import ApprovalRequest, Evidence, State, Verdict
 from airflow_approvals.lineage.approval import Site as LineageSite
 from airflow_approvals.lineage.events import event_of
@@ -51,6 +52,7 @@ POLICY = """
 version: 1
 groups:
   data-stewards: {{users: [alice, bob]}}
+  auditors: {{users: [alice]}}
 policies:
   - name: soon-over
     match: {{action: [export], destination: ["{folder}/outbox/expiring/**"]}}
@@ -421,6 +423,40 @@ def test_every_event_is_valid_and_told_once(world: World, spec: Spec) -> None:
     name, email = _cells(source)
     assert name not in text
     assert email not in text
+
+
+def test_reconcile_covers_what_was_approved_and_names_what_another_tool_moved(world: World) -> None:
+    def reconciled() -> tuple[int, dict[str, Any]]:
+        done = world.stage.command(
+            *("reconcile", "--marquez", world.marquez.url, "--policy", str(world.stage.places.policy)),
+            *("--output", "json"),
+            user="alice",
+        )
+        assert done.stdout, done.stderr
+        return done.returncode, json.loads(done.stdout)
+
+    status, found = reconciled()
+    assert status == Exit.OK, found
+    assert found["covered"] == found["gated"] == 4  # whole, first, second and the foreign one
+    rogue = {
+        "eventType": "COMPLETE",
+        "eventTime": datetime.now(UTC).isoformat(),
+        "producer": "https://example.com/another-tool",
+        "schemaURL": "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent",
+        "run": {"runId": str(uuid4())},
+        "job": {"namespace": "elsewhere", "name": "copy"},
+        "outputs": [{"namespace": "file", "name": str(world.data / "outbox" / "rogue.csv")}],
+    }
+    httpx.post(f"{world.marquez.url}/api/v1/lineage", json=rogue, timeout=20).raise_for_status()
+    status, found = world.stage.wait_for(lambda: _with_findings(reconciled()), "Marquez to tell of it")
+    assert status == Exit.NOT_VERIFIED
+    (finding,) = found["findings"]
+    assert (finding["fault"], finding["job"]) == ("no approval", "elsewhere/copy")
+    assert found["covered"] == 4
+
+
+def _with_findings(reconciled: tuple[int, dict[str, Any]]) -> tuple[int, dict[str, Any]] | None:
+    return reconciled if reconciled[1]["findings"] else None
 
 
 def _cells(line: str) -> tuple[str, str]:

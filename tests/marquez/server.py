@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -119,6 +120,8 @@ class StandIn:
     def answer(self, path: str, query: dict[str, list[str]]) -> Any:
         """Return what a GET is answered with; None for not found."""
         match [unquote(part) for part in path.removeprefix("/api/v1/").split("/")]:
+            case ["events", "lineage"]:
+                return self._page(query)
             case ["jobs", "runs", run_id]:
                 run = self.runs.get(run_id)
                 return run and {"id": run.id, "state": run.state, "facets": run.facets}
@@ -143,6 +146,15 @@ class StandIn:
                 return {"graph": self._column_graph(query["nodeId"][0])}
             case _:
                 return None
+
+    def _page(self, query: dict[str, list[str]]) -> dict[str, Any]:
+        """Return raw events of a time window, the oldest first."""
+        after, before = (datetime.fromisoformat(query[name][0]) for name in ("after", "before"))
+        offset, limit = (int(query[name][0]) for name in ("offset", "limit"))
+        assert query["sortDirection"] == ["asc"]
+        events = sorted(self.events, key=_time_of)
+        found = [each for each in events if after <= _time_of(each) < before]
+        return {"events": found[offset : offset + limit], "totalCount": len(found)}
 
     def _upstream(self, run_id: str) -> list[Run]:
         found: dict[str, Run] = {}
@@ -287,6 +299,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
+
+
+def _time_of(event: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(event["eventTime"])
 
 
 def _fields(dataset: dict[str, Any]) -> list[str]:
