@@ -8,6 +8,7 @@ plan says so.
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from airflow_approvals.pii.cells import Gate, text_of
 from airflow_approvals.pii.findings import Span
 from airflow_approvals.pii.masking.leaves import Leaf, parse_json, rebuild
 from airflow_approvals.pii.masking.operators import Operator, Replace
-from airflow_approvals.pii.masking.rules import LEAST_SCORE, Treatment
+from airflow_approvals.pii.masking.rules import ANY, LEAST_SCORE, Treatment
 from airflow_approvals.pii.masking.texts import Finder
 from airflow_approvals.pii.plan import MaskingPlan, PlannedColumn, PlannedLeaf
 
@@ -143,6 +144,10 @@ class _Draft:
                 becomes=becomes,
                 because=vote.words + (", and its name says so" if _hint(name) == entity else ""),
             )
+        if becomes and any(map(_is_fraction, values)):
+            # One in ten fractions has the check digit of a card.
+            because = f"{vote.words}; fractions"
+            return PlannedColumn(**shown, treatment=Treatment.LEAVE, leave_entities=(ANY,), because=because)
         if becomes:
             # Some numbers look like a phone's by chance; a card among them is none, and must not pass.
             return PlannedColumn(**shown, treatment=Treatment.LEAVE, least_score=CERTAIN, because=vote.words)
@@ -270,6 +275,10 @@ def _is_prose(texts: Sequence[str]) -> bool:
         return False
     every = [word for several in words for word in several]
     return sum(word.strip(".,;:!?()").islower() for word in every) > 0.5 * len(every)
+
+
+def _is_fraction(value: Any) -> bool:
+    return isinstance(value, float) and math.isfinite(value) and not value.is_integer()
 
 
 def _hint(name: str) -> str | None:

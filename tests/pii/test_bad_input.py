@@ -205,6 +205,14 @@ def test_a_card_among_numbers_that_are_left_alone_does_not_pass(tmp_path: Path, 
     ]
 
 
+def test_fractions_with_the_check_digit_of_a_card_are_no_cards(tmp_path: Path, scanner: Scanner) -> None:
+    source, masked = tmp_path / "x.parquet", tmp_path / "y.parquet"
+    source.write_bytes(parquet_bytes({"n": [number / 7 for number in range(100)]}))
+    plan = plan_dataset(str(source), scanner)
+    mask_dataset(str(source), str(masked), plan.rules(), KeyRing(), scanner)
+    assert verify_masked(str(source), str(masked), plan.rules(), scanner).leaks == ()
+
+
 def test_five_thousand_columns_are_scanned_and_masked(tmp_path: Path, scanner: Scanner) -> None:
     source, masked = tmp_path / "x.parquet", tmp_path / "y.parquet"
     columns: dict[str, Any] = {f"n{number}": [number, None] for number in range(4_999)}
