@@ -21,8 +21,9 @@ collect_ignore_glob = [] if find_spec("playwright") else ["test_*.py"]
 OpenPage = Callable[..., "Page"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    # Not for longer: Playwright keeps an event loop running, and tests of tasks start their own.
     with chromium() as started:
         yield started
 
