@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 from urllib.parse import urlsplit
 
 from airflow_approvals.core.errors import ConfigurationError
@@ -11,15 +11,22 @@ from airflow_approvals.core.errors import ConfigurationError
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
+Hook = TypeVar("Hook")
+
 
 def connection_of(conn_id: str) -> Connection:
     """Return the connection; raise `ConfigurationError` when it is not there or cannot be read."""
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
     try:
-        return BaseHook.get_connection(conn_id)
-    except (AirflowNotFoundException, ImportError) as error:
-        # Airflow 3.1.0 looks everywhere, and then asks a task's supervisor where there is none: ImportError.
+        try:
+            return BaseHook.get_connection(conn_id)
+        except ImportError:
+            # Airflow 3.1.0 asks a task's supervisor for what stands in its own database; servers have none.
+            from airflow.models.connection import Connection as Stored
+
+            return cast("Connection", Stored.get_connection_from_secrets(conn_id))
+    except AirflowNotFoundException as error:
         raise ConfigurationError(
             f"connection {conn_id}: there is none; add it in Airflow, or correct conn_id in the policy file"
         ) from error
@@ -27,6 +34,12 @@ def connection_of(conn_id: str) -> Connection:
         raise ConfigurationError(
             f"connection {conn_id}: not readable ({type(error).__name__}); look at it in Airflow"
         ) from error
+
+
+def with_connections(hook: Hook) -> Hook:
+    """Return a hook that finds its connection as `connection_of` does."""
+    hook.get_connection = connection_of  # type: ignore[attr-defined]
+    return hook
 
 
 def check_address(conn_id: str, address: str) -> str:

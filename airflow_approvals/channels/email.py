@@ -10,7 +10,7 @@ from hashlib import sha256
 from html import escape
 from urllib.parse import urlsplit
 
-from airflow_approvals.channels.connections import connection_of
+from airflow_approvals.channels.connections import connection_of, with_connections
 from airflow_approvals.channels.outbox import SendError
 from airflow_approvals.channels.telling import Message, plain_text
 from airflow_approvals.core.errors import ConfigurationError
@@ -31,7 +31,7 @@ def post_mail(settings: ChannelSettings, message: Message, *, now: datetime) -> 
 
     connection_of(settings.conn_id)
     try:
-        with SmtpHook(smtp_conn_id=settings.conn_id) as hook:
+        with with_connections(SmtpHook(smtp_conn_id=settings.conn_id)) as hook:
             sender = hook.from_email
             if not sender:
                 raise ConfigurationError(f"connection {settings.conn_id}: its extra names no from_email")

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from airflow_approvals.channels.connections import with_connections
 from airflow_approvals.channels.outbox import SendError
 from airflow_approvals.core.errors import ConfigurationError
 
@@ -81,7 +82,7 @@ class AirflowWorkspace:
         from airflow.providers.slack.hooks.slack import SlackHook
 
         # No retries inside: a call that was taken and not answered would post twice. The outbox tries again.
-        hook = SlackHook(slack_conn_id=conn_id, timeout=TIMEOUT, retry_handlers=[])
+        hook = with_connections(SlackHook(slack_conn_id=conn_id, timeout=TIMEOUT, retry_handlers=[]))
         extra = hook.get_connection(conn_id).extra_dejson
         self.conn_id = conn_id
         self.app_id = str(extra.get("app_id") or "")
