@@ -7,7 +7,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from airflow_approvals.core.errors import InvalidRequestError, ReportMismatchError
-from airflow_approvals.core.pii_reports import check_report
 
 if TYPE_CHECKING:
     from airflow_approvals.core.model import Snapshot
@@ -20,6 +19,8 @@ def evidence_of(
     report: dict[str, Any] | str | None, dataset: Snapshot | None, *, conn_id: str | None = None
 ) -> dict[str, Any] | None:
     """Return the report as evidence; raise `ReportMismatchError` unless it is about exactly `dataset`."""
+    from airflow_approvals.core.pii_reports import check_report
+
     found = read_report(report, conn_id=conn_id)
     check_report(found, () if dataset is None else (dataset,))
     return found
