@@ -9,20 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from airflow_approvals.channels.findings import pii_facts
-from airflow_approvals.channels.reach import reach_of
-from airflow_approvals.channels.text import counted, cut, span
+from airflow_approvals.channels.facts import Fact, answers_of, facts_of, what_of
+from airflow_approvals.channels.text import cut, span
 from airflow_approvals.core.model import ApprovalRequest, GrantKind, Person, State
 from airflow_approvals.core.progress import Progress
 from airflow_approvals.core.reminders import Notice
 from airflow_approvals.service.emergency import GLASS_BROKEN
 
-Fact = tuple[str, str]
-
 TITLE = 200
 VALUE = 1000
-_COLUMNS = 30
-_ANSWERS = 10
 _TITLES = {
     State.PENDING: "Approval needed",
     State.APPROVED: "Approved",
@@ -59,11 +54,11 @@ def prompt_of(
     pending = request.state is State.PENDING
     emergency = _emergency(request)
     title = emergency[0] if emergency else _TITLES.get(request.state, request.state.capitalize())
-    facts = [*_facts(request), *_standing(request, progress, now)]
+    facts = [*facts_of(request), *_standing(request, progress, now)]
     return Message(
         event=_event_of(request),
         request=request,
-        title=cut(f"{title}: {_what(request)}", TITLE),
+        title=cut(f"{title}: {what_of(request)}", TITLE),
         facts=_shown(facts),
         link=link,
         tone="asks" if pending else "good" if request.state in _GOOD else "bad",
@@ -97,7 +92,7 @@ def note_of(
     return Message(
         event=kind,
         request=request,
-        title=cut(f"{title}: {_what(request)}", TITLE),
+        title=cut(f"{title}: {what_of(request)}", TITLE),
         facts=_shown([*facts, *_still_open(request, progress, now)]),
         link=link,
         tone="asks" if request.state is State.PENDING else "plain",
@@ -126,40 +121,6 @@ def _event_of(request: ApprovalRequest) -> str:
     return "request.opened" if request.revision == 1 else "request.rebound"
 
 
-def _what(request: ApprovalRequest) -> str:
-    action = request.action
-    return f"{action.kind} to {action.destination}" if action.destination else action.kind
-
-
-def _facts(request: ApprovalRequest) -> Iterator[Fact]:
-    action = request.action
-    yield "Action", action.kind
-    yield "Source", action.source or "none"
-    yield "Destination", action.destination or "none"
-    yield from reach_of(request)
-    yield from _data(request)
-    yield from pii_facts(request.evidence.pii)
-    yield "Asked by", ", ".join(request.requesters) or "unknown"
-    yield "Why", action.justification or "no reason given"
-    if request.origin is not None:
-        mapped = f" [{request.origin.map_index}]" if request.origin.map_index >= 0 else ""
-        yield "Task", f"{request.origin.dag_id} / {request.origin.task_id} / {request.origin.run_id}{mapped}"
-    yield "Policy", request.policy
-    yield "Request", f"{request.id} revision {request.revision}, digest {request.action_digest[:16]}"
-
-
-def _data(request: ApprovalRequest) -> Iterator[Fact]:
-    datasets = request.evidence.datasets
-    if not datasets:
-        yield "Data", "no dataset was staged"
-        return
-    names = [column.name for dataset in datasets for column in dataset.columns]
-    first = ", ".join(cut(name, 60) for name in names[:_COLUMNS])
-    yield "Rows", f"{sum(dataset.rows for dataset in datasets):,}"
-    yield "Columns", f"{len(names):,}: {first}{', …' if len(names) > _COLUMNS else ''}"
-    yield "Bytes", f"{sum(dataset.size for dataset in datasets):,} in {counted(len(datasets), 'dataset')}"
-
-
 def _standing(request: ApprovalRequest, progress: Progress | None, now: datetime) -> Iterator[Fact]:
     if request.state is State.PENDING:
         yield from _still_open(request, progress, now)
@@ -168,12 +129,7 @@ def _standing(request: ApprovalRequest, progress: Progress | None, now: datetime
         yield from emergency[1] if emergency else ()
         because = f": {request.decided_because}" if request.decided_because else ""
         yield "Outcome", f"{request.state}{because}"
-    if request.outcome is not None:
-        done = "published" if request.outcome.published else "not published"
-        yield "Write", f"{done}{': ' if request.outcome.detail else ''}{request.outcome.detail}"
-    for vote in request.votes[-_ANSWERS:]:
-        reason = f": {vote.reason}" if vote.reason else ""
-        yield vote.verdict.capitalize(), f"{vote.voter} ({', '.join(vote.groups)}), by {vote.channel}{reason}"
+    yield from answers_of(request)
 
 
 def _still_open(request: ApprovalRequest, progress: Progress | None, now: datetime) -> Iterator[Fact]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC
 
 from airflow_approvals.channels.changes import Changes
-from airflow_approvals.channels.findings import pii_facts
-from airflow_approvals.channels.reach import grant_of, reach_of
+from airflow_approvals.channels.facts import answers_of, facts_of, what_of
+from airflow_approvals.channels.reach import grant_of
 from airflow_approvals.channels.slack import blocks
 from airflow_approvals.channels.slack.blocks import Fact, Json
 from airflow_approvals.channels.slack.references import PromptRef
@@ -19,9 +19,7 @@ from airflow_approvals.channels.text import counted, cut, escaped
 from airflow_approvals.core.model import ApprovalRequest, State
 from airflow_approvals.core.progress import Progress
 
-_ANSWERS = 10
 _CHANGES = 12
-_COLUMNS = 30
 _QUESTIONS = 5
 _TITLES = {
     State.PENDING: "Approval needed",
@@ -49,7 +47,7 @@ def prompt_of(request: ApprovalRequest, standing: Standing) -> Json:
     title = title_of(request)
     shown = [
         blocks.header(title),
-        *blocks.facts(list(_facts(request)), block_id="facts"),
+        *blocks.facts(list(facts_of(request)), block_id="facts"),
         *blocks.facts(list(_changes(standing.changes)), block_id="changes"),
         *blocks.facts(list(_standing(request, standing)), block_id="standing"),
     ]
@@ -64,7 +62,7 @@ def title_of(request: ApprovalRequest) -> str:
     title = _TITLES.get(request.state, request.state.capitalize())
     if request.standing is not None:
         title = f"{title} for {counted(request.standing.days, 'day')}"
-    return f"{title}: {_what(request)}"
+    return f"{title}: {what_of(request)}"
 
 
 def note_of(kind: str, request: ApprovalRequest, number: int) -> Json | None:
@@ -87,28 +85,15 @@ def summary_rows(request: ApprovalRequest) -> list[Fact]:
     """Return what a modal repeats of the prompt, so that nobody answers by heart."""
     return [
         row
-        for row in _facts(request)
+        for row in facts_of(request)
         if row[0] in ("Action", "Source", "Destination", "Standing approval", "Rows", "Asked by")
     ]
-
-
-def data_rows(request: ApprovalRequest) -> Iterator[Fact]:
-    """Yield rows and columns of the data, or that none was staged."""
-    datasets = request.evidence.datasets
-    if not datasets:
-        yield "Data", "no dataset was staged"
-        return
-    yield "Rows", f"{sum(dataset.rows for dataset in datasets):,}"
-    names = [column.name for dataset in datasets for column in dataset.columns]
-    first = ", ".join(cut(name, 60) for name in names[:_COLUMNS])
-    yield "Columns", f"{len(names):,}: {first}{', …' if len(names) > _COLUMNS else ''}"
-    yield "Bytes", f"{sum(dataset.size for dataset in datasets):,} in {counted(len(datasets), 'dataset')}"
 
 
 def answer_blocks(request: ApprovalRequest, standing: Standing, *, suffix: str = "") -> list[Json]:
     """Return the buttons, with why there are fewer where there are; `suffix` tells several requests apart."""
     value = PromptRef.of(request).to_value()
-    what = _what(request)
+    what = what_of(request)
     rows, found = [], []
     if standing.page_only is None:
         found += [_approve_button(request, standing, value), _deny_button(what, value)]
@@ -122,7 +107,7 @@ def answer_blocks(request: ApprovalRequest, standing: Standing, *, suffix: str =
 
 
 def _approve_button(request: ApprovalRequest, standing: Standing, value: str) -> Json:
-    what = _what(request)
+    what = what_of(request)
     # A window that asks for the reason asks twice already.
     text, confirm = "Approve", None
     if standing.asks_reason:
@@ -138,29 +123,6 @@ def _approve_button(request: ApprovalRequest, standing: Standing, value: str) ->
 
 def _deny_button(what: str, value: str) -> Json:
     return blocks.button("approvals.deny", "Deny…", value, style="danger", label=f"Deny {what}")
-
-
-def _what(request: ApprovalRequest) -> str:
-    action = request.action
-    return f"{action.kind} to {action.destination}" if action.destination else action.kind
-
-
-def _facts(request: ApprovalRequest) -> Iterator[Fact]:
-    action = request.action
-    yield "Action", action.kind
-    yield "Source", action.source or "none"
-    yield "Destination", action.destination or "none"
-    yield from reach_of(request)
-    yield from data_rows(request)
-    yield from pii_facts(request.evidence.pii)
-    yield "Asked by", ", ".join(request.requesters) or "unknown"
-    yield "Why", action.justification or "no reason given"
-    if request.origin is not None:
-        task = f"{request.origin.dag_id} / {request.origin.task_id} / {request.origin.run_id}"
-        mapped = f" [{request.origin.map_index}]" if request.origin.map_index >= 0 else ""
-        yield "Task", task + mapped
-    yield "Policy", request.policy
-    yield "Request", f"{request.id} revision {request.revision}, digest {request.action_digest[:16]}"
 
 
 def _changes(changes: Changes | None) -> Iterator[Fact]:
@@ -192,12 +154,7 @@ def _standing(request: ApprovalRequest, standing: Standing) -> Iterator[Fact]:
         )
         if request.decided_at is not None:
             yield "Since", blocks.moment(request.decided_at)
-    if request.outcome is not None:
-        done = "published" if request.outcome.published else "not published"
-        yield "Write", f"{done}{': ' if request.outcome.detail else ''}{request.outcome.detail}"
-    for vote in request.votes[-_ANSWERS:]:
-        reason = f": {vote.reason}" if vote.reason else ""
-        yield vote.verdict.capitalize(), f"{vote.voter} ({', '.join(vote.groups)}), by {vote.channel}{reason}"
+    yield from answers_of(request)
     for question in request.questions[-_QUESTIONS:]:
         answer = question.answer if question.answer is not None else "not answered yet"
         yield (
