@@ -13,11 +13,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from airflow_approvals.cli.evidence import moment_of
 from airflow_approvals.cli.exits import Exit
 from airflow_approvals.cli.ledgers import fetch
 from airflow_approvals.cli.offline import load_keys, verify_ledger_at
 from airflow_approvals.cli.output import print_json, print_line, stdout, visible
-from airflow_approvals.core.errors import InvalidRequestError
 from airflow_approvals.core.policy import parse_policy_file
 from airflow_approvals.evidence.cases import case_of
 from airflow_approvals.evidence.ledger_file import LedgerFile, Period
@@ -30,8 +30,8 @@ _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 def run(args: Namespace) -> int:
     """Reconcile, tell, and return `NOT_VERIFIED` where something moved that no approval covers."""
     period = Period(
-        since=_time(args.since) if args.since else _BEGINNING,
-        until=_time(args.until) if args.until else datetime.now(UTC),
+        since=moment_of(args.since) if args.since else _BEGINNING,
+        until=moment_of(args.until) if args.until else datetime.now(UTC),
     )
     globs = args.destination or _gated_by(args)
     keys = load_keys([Path(key) for key in args.key])
@@ -48,14 +48,6 @@ def run(args: Namespace) -> int:
     else:
         _show(found, globs)
     return Exit.NOT_VERIFIED if found.broken else Exit.OK
-
-
-def _time(text: str) -> datetime:
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidRequestError(f"expected a day or a time in ISO 8601, found {text!r}") from None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _marquez(args: Namespace) -> Marquez:

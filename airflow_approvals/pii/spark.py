@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_approvals.core.errors import (
     ApprovalsError,
-    DestinationError,
     MissingExtraError,
     SourceChangedError,
     error_types,
@@ -31,14 +30,15 @@ from airflow_approvals.pii.config import ScanConfig
 from airflow_approvals.pii.masking.datasets import (
     MaskReport,
     collect_values,
+    finished_masking,
     mask_part,
     open_destination,
 )
-from airflow_approvals.pii.masking.finished import FinishedPart, merged_counts
+from airflow_approvals.pii.masking.finished import FinishedPart
 from airflow_approvals.pii.masking.keys import KeyRing
 from airflow_approvals.pii.masking.known_values import ValueIndex
 from airflow_approvals.pii.masking.reading import DatasetReader, about
-from airflow_approvals.pii.masking.rules import MaskingRules, Treatment
+from airflow_approvals.pii.masking.rules import MaskingRules
 from airflow_approvals.pii.masking.tables import TableMasker
 from airflow_approvals.pii.report import ScanReport
 from airflow_approvals.pii.scan_datasets import (
@@ -50,7 +50,7 @@ from airflow_approvals.pii.scan_datasets import (
 )
 from airflow_approvals.pii.scanner import Scanner
 from airflow_approvals.staging.locations import Part, locate
-from airflow_approvals.staging.snapshot import dataset_digest, snapshot
+from airflow_approvals.staging.snapshot import dataset_digest
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -178,21 +178,13 @@ def mask_dataset_on_spark(
         for part in finished:
             part.copy_to(target)
         target.appear()
-    made = snapshot(destination_uri, format=format)
-    rows = sum(part.rows for part in finished)
-    if made.rows != rows:
-        raise DestinationError(
-            f"{destination_uri}: {rows} rows were written, and {made.rows} are there; mask again"
-        )
-    report = MaskReport(
-        rows=rows,
-        masked=merged_counts(rules, finished),
-        dropped=tuple(rule.column for rule in rules.columns if rule.treatment is Treatment.DROP),
-        became_text=tuple(rule.column for rule in rules.columns if rule.becomes),
+    made, report = finished_masking(
+        destination_uri,
+        rules,
+        finished,
         source_sha256=_digest(reader, masked),
-        sha256=made.sha256,
         values=max(one["values"] for one in masked),
-        rules_digest=rules.digest,
+        format=format,
     )
     return SparkMasked(snapshot=made, report=report)
 

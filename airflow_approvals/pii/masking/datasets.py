@@ -8,7 +8,7 @@ others; the second reading must see the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,24 +109,39 @@ def mask_dataset(
             for part in finished:
                 part.copy_to(target)
             target.appear()
+    made, report = finished_masking(
+        destination_uri, rules, finished, source_sha256=reader.sha256, values=len(known), format=format
+    )
+    return MaskedDataset(
+        snapshot=made, report=report, known=known, resumed_parts=sum(part.is_resumed for part in finished)
+    )
+
+
+def finished_masking(
+    destination_uri: str,
+    rules: MaskingRules,
+    finished: Sequence[FinishedPart],
+    *,
+    source_sha256: str,
+    values: int,
+    format: str | None,
+) -> tuple[Snapshot, MaskReport]:
+    """Return what stands at the destination, and the report on it; raise where rows are missing there."""
     made = snapshot(destination_uri, format=format)
     rows = sum(part.rows for part in finished)
     if made.rows != rows:
         raise DestinationError(
             f"{destination_uri}: {rows} rows were written, and {made.rows} are there; mask again"
         )
-    report = MaskReport(
+    return made, MaskReport(
         rows=rows,
         masked=merged_counts(rules, finished),
         dropped=tuple(rule.column for rule in rules.columns if rule.treatment is Treatment.DROP),
         became_text=tuple(rule.column for rule in rules.columns if rule.becomes),
-        source_sha256=reader.sha256,
+        source_sha256=source_sha256,
         sha256=made.sha256,
-        values=len(known),
+        values=values,
         rules_digest=rules.digest,
-    )
-    return MaskedDataset(
-        snapshot=made, report=report, known=known, resumed_parts=sum(part.is_resumed for part in finished)
     )
 
 
