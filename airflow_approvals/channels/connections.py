@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
+from airflow_approvals.connections import find_connection
 from airflow_approvals.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -16,16 +17,10 @@ Hook = TypeVar("Hook")
 
 def connection_of(conn_id: str) -> Connection:
     """Return the connection; raise `ConfigurationError` when it is not there or cannot be read."""
-    from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
     try:
-        try:
-            return BaseHook.get_connection(conn_id)
-        except ImportError:
-            # Airflow 3.1.0 asks a task's supervisor for what stands in its own database; servers have none.
-            from airflow.models.connection import Connection as Stored
-
-            return cast("Connection", Stored.get_connection_from_secrets(conn_id))
+        return find_connection(conn_id)
     except AirflowNotFoundException as error:
         raise ConfigurationError(
             f"connection {conn_id}: there is none; add it in Airflow, or correct conn_id in the policy file"

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import httpx
 
+from airflow_approvals.connections import find_connection
 from airflow_approvals.lineage.spool import Event
 
 CONN_ID = "marquez_default"
@@ -58,12 +59,10 @@ class MarquezTags:
 def find_marquez() -> MarquezTags | None:
     """Return the Marquez of the connection `marquez_default`; None where there is no such connection."""
     from airflow.providers.common.compat.sdk import AirflowNotFoundException
-    from airflow.sdk import BaseHook
 
     try:
-        connection = BaseHook.get_connection(CONN_ID)
-    except (AirflowNotFoundException, ImportError):
-        # ImportError: Airflow 3.1.0 has looked everywhere and asks a task's supervisor; servers have none.
+        connection = find_connection(CONN_ID)
+    except AirflowNotFoundException:
         return None
     if not connection.host:
         log.warning("connection %s has no host; columns are not tagged in Marquez", CONN_ID)
