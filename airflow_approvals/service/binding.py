@@ -17,8 +17,14 @@ from airflow_approvals.core.errors import (
 )
 from airflow_approvals.core.expressions import check_not_denied, expression_variables
 from airflow_approvals.core.model import (
+    Action,
     ApprovalRequest,
+    Evidence,
+    Origin,
+    Person,
+    StandingTerms,
     State,
+    digest_of_action,
 )
 from airflow_approvals.core.policy import Policy, PolicyFile
 from airflow_approvals.core.standing import check_may_stand
@@ -126,3 +132,42 @@ class PolicyBinding(UseCases):
         raise ReceiptGoneError(
             f"request {request_id}: the policy changed after the approval; run the task again to ask anew"
         )
+
+
+def draft_under(
+    policy: Policy,
+    policy_file: PolicyFile,
+    *,
+    request_id: str,
+    action: Action,
+    evidence: Evidence,
+    gate: str,
+    opened_by: str,
+    requesters: tuple[Person, ...],
+    origin: Origin | None,
+    standing: StandingTerms | None = None,
+    now: datetime,
+) -> ApprovalRequest:
+    """Return the pending request under `policy`; raise where it denies this, or where nobody could answer."""
+    variables = expression_variables(action, evidence, requesters)
+    check_not_denied(policy, variables)
+    barred = () if policy.self_approval == "allowed" else requesters
+    progress.check_can_be_met(policy, policy_file, variables, barred=barred)
+    drafted = ApprovalRequest(
+        id=request_id,
+        revision=1,
+        state=State.PENDING,
+        action=action,
+        evidence=evidence,
+        action_digest=digest_of_action(action, evidence, standing),
+        gate=gate,
+        opened_by=opened_by,
+        requesters=requesters,
+        origin=origin,
+        policy=policy.name,
+        policy_digest=policies.digest_of_policy(policy),
+        opened_at=now,
+        expires_at=now + policy.expires_after,
+        standing=standing,
+    )
+    return reminders.scheduled(drafted, policy)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from airflow_approvals.core import gate, progress, reminders
+from airflow_approvals.core import gate
 from airflow_approvals.core import policy as policies
 from airflow_approvals.core.canonical import digest_of
 from airflow_approvals.core.errors import (
     IdempotencyConflictError,
 )
-from airflow_approvals.core.expressions import check_not_denied, expression_variables
 from airflow_approvals.core.identity import requesters_of
 from airflow_approvals.core.model import (
     Action,
@@ -21,13 +20,13 @@ from airflow_approvals.core.model import (
     Outcome,
     Person,
     State,
-    digest_of_action,
     to_json,
 )
 from airflow_approvals.ports import (
     StoredIdempotencyKey,
     Transaction,
 )
+from airflow_approvals.service.binding import draft_under
 from airflow_approvals.service.cases import actor_of, draft_entry, slot_of
 from airflow_approvals.service.standing import Opened, StandingCases
 
@@ -117,28 +116,20 @@ class OpeningCases(StandingCases):
         policy_file = self.policies.current()
         policy = policy_file.match(opening.action, dag_id=origin.dag_id if origin else None)
         policies.check_asserted(policy, opening.policy)
-        variables = expression_variables(opening.action, opening.evidence, requesters)
-        check_not_denied(policy, variables)
-        barred = () if policy.self_approval == "allowed" else requesters
-        progress.check_can_be_met(policy, policy_file, variables, barred=barred)
-        gate.check_text("justification", opening.action.justification)
-        drafted = ApprovalRequest(
-            id=request_id,
-            revision=1,
-            state=State.PENDING,
+        drafted = draft_under(
+            policy,
+            policy_file,
+            request_id=request_id,
             action=opening.action,
             evidence=opening.evidence,
-            action_digest=digest_of_action(opening.action, opening.evidence),
             gate=opening.gate,
             opened_by=opened_by,
             requesters=requesters,
             origin=origin,
-            policy=policy.name,
-            policy_digest=policies.digest_of_policy(policy),
-            opened_at=now,
-            expires_at=now + policy.expires_after,
+            now=now,
         )
-        return reminders.scheduled(drafted, policy)
+        gate.check_text("justification", opening.action.justification)
+        return drafted
 
     def _settle_prior(
         self, tx: Transaction, prior: ApprovalRequest, draft: ApprovalRequest, *, actor: str, now: datetime

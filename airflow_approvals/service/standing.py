@@ -5,20 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from airflow_approvals.core import policy as policies
-from airflow_approvals.core import progress, reminders
-from airflow_approvals.core.expressions import check_not_denied, expression_variables
+from airflow_approvals.core.expressions import expression_variables
 from airflow_approvals.core.model import (
     ApprovalRequest,
     Person,
     StandingTerms,
     State,
-    digest_of_action,
     to_json,
 )
 from airflow_approvals.core.standing import Covers, Void, answer_of, approve_by, check_may_stand, terms_for
 from airflow_approvals.ports import Transaction
-from airflow_approvals.service.binding import PolicyBinding
+from airflow_approvals.service.binding import PolicyBinding, draft_under
 from airflow_approvals.service.cases import draft_entry
 
 
@@ -76,28 +73,19 @@ class StandingCases(PolicyBinding):
         policy = policy_file.match(prior.action, dag_id=terms.dag_id)
         check_may_stand(policy, terms, prior.evidence)
         requesters = tuple(sorted({person, *prior.requesters}))
-        variables = expression_variables(prior.action, prior.evidence, requesters)
-        check_not_denied(policy, variables)
-        barred = () if policy.self_approval == "allowed" else requesters
-        progress.check_can_be_met(policy, policy_file, variables, barred=barred)
-        drafted = ApprovalRequest(
-            id=new_id,
-            revision=1,
-            state=State.PENDING,
+        return draft_under(
+            policy,
+            policy_file,
+            request_id=new_id,
             action=prior.action,
             evidence=prior.evidence,
-            action_digest=digest_of_action(prior.action, prior.evidence, terms),
             gate=prior.gate,
             opened_by=person,
             requesters=requesters,
             origin=None,
-            policy=policy.name,
-            policy_digest=policies.digest_of_policy(policy),
-            opened_at=now,
-            expires_at=now + policy.expires_after,
             standing=terms,
+            now=now,
         )
-        return reminders.scheduled(drafted, policy)
 
     def _ask_standings(self, tx: Transaction, draft: ApprovalRequest, *, now: datetime) -> Standings:
         """Return `draft` approved if a standing approval covers it, and those that it ends."""
