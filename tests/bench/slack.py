@@ -16,11 +16,10 @@ from contextlib import ExitStack, contextmanager
 from itertools import cycle
 from pathlib import Path
 
-from sqlalchemy import create_engine, make_url, text
-
 from airflow_approvals.client.api import ApprovalsClient
 from airflow_approvals.client.tokens import login_token
 from tests.channels.real import ACCOUNTS, ALICE, RealSite, eventually
+from tests.databases import empty_database
 from tests.fake_slack.people import FakeSlack
 from tests.fake_slack.server import create_fake_app
 from tests.fake_slack.workspace import Message
@@ -34,7 +33,7 @@ OPENERS = 8
 def figures(*, prompts: int = 1_000, channels: int = 50, clicks: int = 200) -> dict[str, float]:
     """Return milliseconds of a click, and what became of the prompts."""
     with ExitStack() as stack:
-        url = stack.enter_context(_database(os.environ["APPROVALS_TEST_POSTGRES"]))
+        url = stack.enter_context(empty_database(os.environ["APPROVALS_TEST_POSTGRES"], "slack_bench"))
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slack-bench-")))
         slack = stack.enter_context(_slack(channels))
         site = RealSite(home, url, slack)
@@ -156,18 +155,3 @@ def _p99(values: list[float]) -> float:
 def _percentile(values: list[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
-
-
-@contextmanager
-def _database(server: str) -> Iterator[str]:
-    """Create a database on `server` and drop it in the end."""
-    name = f"approvals_slack_bench_{os.getpid()}"
-    admin = create_engine(server, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f'CREATE DATABASE "{name}"'))
-    try:
-        yield make_url(server).set(database=name).render_as_string(hide_password=False)
-    finally:
-        with admin.connect() as connection:
-            connection.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
-        admin.dispose()

@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Barrier, local
 
 import uvicorn
-from sqlalchemy import create_engine, make_url, text
 
 from airflow_approvals.client.api import ApprovalsClient
 from airflow_approvals.core.errors import AlreadyDecidedError
 from airflow_approvals.core.model import Person, State
+from tests.databases import empty_database
 from tests.web.site import POLICY, Site, an_opening, mounted, utc_now
 
 CLIENTS = 16
@@ -29,7 +28,10 @@ SIMULTANEOUS = 100
 def figures(*, votes: int = VOTES) -> dict[str, float]:
     """Return votes a second and p99 of 16 clients, and how many decisions 100 votes at once make."""
     server = os.environ["APPROVALS_TEST_POSTGRES"]
-    with _database(server) as url, tempfile.TemporaryDirectory(prefix="airflow-approvals-bench-") as folder:
+    with (
+        empty_database(server, "votes") as url,
+        tempfile.TemporaryDirectory(prefix="airflow-approvals-bench-") as folder,
+    ):
         site = Site(Path(folder), url, due_interval=5.0)
         people = ", ".join(f"voter{number}" for number in range(SIMULTANEOUS))
         site.policy_file.write_text(POLICY.replace("[alice, bob, engineer]", f"[alice, {people}]"))
@@ -110,18 +112,3 @@ def _opened(site: Site, number: int) -> list[str]:
         )
         opened.append(request_id)
     return opened
-
-
-@contextmanager
-def _database(server: str) -> Iterator[str]:
-    """Create a database on `server` and drop it in the end."""
-    name = f"approvals_votes_{os.getpid()}"
-    admin = create_engine(server, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f'CREATE DATABASE "{name}"'))
-    try:
-        yield make_url(server).set(database=name).render_as_string(hide_password=False)
-    finally:
-        with admin.connect() as connection:
-            connection.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
-        admin.dispose()

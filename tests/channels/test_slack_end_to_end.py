@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, make_url, text
 
 from airflow_approvals.core.model import ApprovalRequest, Channel, State, Verdict
 from tests.channels.real import ALICE, BOB, ENGINEER, RealSite, eventually
+from tests.databases import empty_database
 from tests.fake_slack.people import FakeSlack, action_of, down
 from tests.fake_slack.server import create_fake_app
 from tests.fake_slack.workspace import Message
@@ -30,15 +29,8 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path_factory.mktemp('database') / 'airflow.db'}?timeout=60"
         return
-    server = str(request.getfixturevalue("postgres_url"))
-    name = f"approvals_slack_{os.getpid()}"
-    admin = create_engine(server, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f'CREATE DATABASE "{name}"'))
-    yield make_url(server).set(database=name).render_as_string(hide_password=False)
-    with admin.connect() as connection:
-        connection.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
-    admin.dispose()
+    with empty_database(str(request.getfixturevalue("postgres_url")), "slack") as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

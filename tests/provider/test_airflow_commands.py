@@ -11,12 +11,13 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, create_engine, inspect, make_url, text
+from sqlalchemy import Engine, inspect, text
 
 from airflow_approvals.provider import get_provider_info
 from airflow_approvals.store.engine import open_engine
 from airflow_approvals.store.schema import VERSION_TABLE, check_schema
 from airflow_approvals.store.tables import metadata
+from tests.databases import empty_database
 
 pytestmark = pytest.mark.airflow
 
@@ -36,15 +37,8 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path_factory.mktemp('home') / 'airflow.db'}"
         return
-    server = str(request.getfixturevalue("postgres_url"))
-    name = f"approvals_commands_{os.getpid()}"
-    admin = create_engine(server, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f'CREATE DATABASE "{name}"'))
-    yield make_url(server).set(database=name).render_as_string(hide_password=False)
-    with admin.connect() as connection:
-        connection.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
-    admin.dispose()
+    with empty_database(str(request.getfixturevalue("postgres_url")), "commands") as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
