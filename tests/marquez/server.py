@@ -13,9 +13,11 @@ import threading
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.marquez.local import LocalHandler, LocalServer
 
 NAMESPACE = re.compile(r"[a-zA-Z:;=/0-9_\-.@+]{1,1024}")
 ENDED = {"COMPLETE": "COMPLETED", "FAIL": "FAILED", "ABORT": "ABORTED"}
@@ -40,10 +42,11 @@ class Run:
     outputs: set[Name] = field(default_factory=set)
 
 
-class StandIn:
+class StandIn(LocalServer):
     """Marquez on a loopback port; `trouble` makes it misbehave."""
 
     def __init__(self) -> None:
+        super().__init__(_Handler)
         self.events: list[Event] = []
         self.runs: dict[str, Run] = {}
         self.writers: dict[Name, str | None] = {}  # the run that wrote the newest version
@@ -53,22 +56,6 @@ class StandIn:
         self.trouble = ""  # a status, "garbage" or "nothing"
         self.calls = 0
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"site": self}))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(timeout=5)
 
     def keys(self) -> list[tuple[str, str]]:
         """Return (run id, event type) of every event that was taken, in order."""
@@ -247,14 +234,13 @@ class StandIn:
                 return 404
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LocalHandler, BaseHTTPRequestHandler):
     """How the stand-in is spoken to."""
 
-    protocol_version = "HTTP/1.1"
     site: StandIn
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        body = self.body()
         self.site.calls += 1
         if self._misbehaves():
             return
@@ -265,7 +251,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(self.site.tag(path))
 
     def do_PUT(self) -> None:
-        self.rfile.read(int(self.headers.get("content-length") or 0))
+        self.body()
         self._say(200)
 
     def do_GET(self) -> None:
@@ -290,15 +276,7 @@ class _Handler(BaseHTTPRequestHandler):
         return bool(trouble)
 
     def _say(self, status: int, body: Any = None) -> None:
-        told = b"" if body is None else json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(told)))
-        self.end_headers()
-        self.wfile.write(told)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
+        self.say(status, b"" if body is None else json.dumps(body).encode())
 
 
 def _time_of(event: dict[str, Any]) -> datetime:
