@@ -1,13 +1,15 @@
 """Airflow's own Human-in-the-loop under our policy: answers are votes, and given once they are approved.
 
 Off unless `[approvals] govern_hitl` is on. An answer in Airflow's UI or API is a vote for exactly that answer
-to exactly what was shown; the one that meets the policy is handed on to Airflow. `Reject` is a no, and goes
-on at once. An answer by a task, through the execution API, is refused. What asks Airflow in its own process
-(a trigger, the scheduler at a timeout) is not seen here; `doctor` shows what was answered that way.
+to exactly what was shown; the one that meets the policy is handed on to Airflow. One `Reject` is enough. An
+answer to a task that has only just paused is held back for some seconds. An answer by a task, through the
+execution API, is refused. What asks Airflow in its own process (a trigger, the scheduler at a timeout) is not
+seen here; `doctor` shows what was answered that way.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -18,7 +20,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from airflow_approvals.core.canonical import digest_of
-from airflow_approvals.core.errors import ApprovalsError, InvalidRequestError, NotAllowedError
+from airflow_approvals.core.errors import (
+    ApprovalsError,
+    InvalidRequestError,
+    NotAllowedError,
+    ServiceUnavailableError,
+)
 from airflow_approvals.core.model import Action, ApprovalRequest, Channel, Evidence, Person, State, Verdict
 from airflow_approvals.enforcement.guard import (
     Answer,
@@ -32,6 +39,7 @@ from airflow_approvals.enforcement.guard import (
     task_of,
 )
 from airflow_approvals.service import Opening
+from airflow_approvals.triggers.approval import HOLD_BACK
 
 if TYPE_CHECKING:
     from airflow_approvals.web.backend import Backend
@@ -43,6 +51,12 @@ KIND = "answer"
 YES, NO = "Approve", "Reject"
 """The two options of Airflow's ApprovalOperator, and of common.ai's approvals."""
 MAX_BODY = 1 << 20
+MAX_HOLD = 60.0
+"""Seconds that an answer waits for its task to pause; then whoever answered is told to do it again."""
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at a task that has not paused yet."""
+ON_ITS_WAY = ("queued", "running")
+"""States of a task that has asked and not paused yet."""
 
 _BY_PERSON = re.compile(
     r"/api/v2/dags/([^/]+)/dagRuns/([^/]+)/taskInstances/([^/]+)/(-?[0-9]+)/hitlDetails/?"
@@ -62,6 +76,8 @@ class Question:
     task_id: str
     options: tuple[str, ...]
     is_answered: bool
+    asked_at: datetime
+    state: str | None  # of the task instance
     shown_sha256: str  # of subject, body, options, defaults and parameters
 
     @classmethod
@@ -73,8 +89,14 @@ class Question:
             task_id=str(instance["task_id"]),
             options=tuple(detail["options"]),
             is_answered=bool(detail["response_received"]),
+            asked_at=datetime.fromisoformat(detail["created_at"]),
+            state=instance["state"],
             shown_sha256=digest_of(json.loads(json.dumps(shown))),
         )
+
+    def is_young(self, now: datetime) -> bool:
+        """Tell whether Airflow might fail the task, or forget the answer, if it were given now."""
+        return self.state in ON_ITS_WAY or (now - self.asked_at).total_seconds() < HOLD_BACK
 
     def opening(self, chosen: tuple[str, ...], inputs: Any) -> Opening:
         """Return what is asked for: that these options are chosen, with these inputs, for what was shown."""
@@ -105,8 +127,7 @@ class AnswerGuard:
 
     async def _of_person(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _read(receive)
-        seen = Answer()
-        await self._app({**scope, "method": "GET", "headers": _bodiless(scope)}, no_body, seen.take)
+        seen = await self._asked(scope)
         if seen.status != 200:
             await seen.give(send)  # Airflow's own no: not logged in, not allowed, not there
             return
@@ -115,6 +136,10 @@ class AnswerGuard:
             chosen, inputs = _answer_in(body, question)
             person = await self._find_person(scope)
             request = await self._backend.run(self._vote, person, question, chosen, inputs)
+            if request.state is not State.PENDING:
+                await self._until_paused(scope, question)
+            if request.state is State.APPROVED:
+                request = await self._backend.run(self._redeem, question.ti_id, request)
         except ApprovalsError as refusal:
             await _tell(send, _STATUS.get(type(refusal), 403), refusal.type, str(refusal))
             return
@@ -127,26 +152,51 @@ class AnswerGuard:
     def _vote(
         self, person: Person, question: Question, chosen: tuple[str, ...], inputs: Any
     ) -> ApprovalRequest:
-        """Return the request after this vote; one that was approved is redeemed, for Airflow to have."""
+        """Return the request after this vote."""
         service, now = self._backend.service, datetime.now(UTC)
         says_no = chosen == (NO,) and YES in question.options
         wanted = question.opening((YES,), {}) if says_no else question.opening(chosen, inputs)
         request = service.open_for_task(question.ti_id, wanted, request_id=str(uuid4()), now=now).request
-        if request.state is not State.APPROVED or says_no:
-            verdict = Verdict.DENY if says_no else Verdict.APPROVE
-            request = service.cast_vote(
-                person,
-                request.id,
-                verdict,
-                reason=f"answered {NO} in Airflow" if says_no else "",
-                revision=request.revision,
-                channel=Channel.PAGE,
-                now=now,
-            )
-        if request.state is State.APPROVED:
-            digest = request.action_digest
-            return service.redeem(question.ti_id, request.id, digest=digest, now=now)
-        return request
+        if request.state is (State.DENIED if says_no else State.APPROVED):
+            return request  # decided before, and not given to Airflow yet
+        return service.cast_vote(
+            person,
+            request.id,
+            Verdict.DENY if says_no else Verdict.APPROVE,
+            reason=f"answered {NO} in Airflow" if says_no else "",
+            revision=request.revision,
+            channel=Channel.PAGE,
+            now=now,
+        )
+
+    def _redeem(self, ti_id: str, request: ApprovalRequest) -> ApprovalRequest:
+        """Use the approval up: Airflow has the answer next."""
+        now = datetime.now(UTC)
+        return self._backend.service.redeem(ti_id, request.id, digest=request.action_digest, now=now)
+
+    async def _until_paused(self, scope: Scope, question: Question) -> None:
+        """Return when Airflow can take the answer; the vote is on record by then.
+
+        A task that was answered before the scheduler has read that it paused is failed by Airflow 3.3.2, for
+        the reason that `HOLD_BACK` gives.
+        """
+        begin = asyncio.get_running_loop().time()
+        while question.is_young(datetime.now(UTC)):
+            if asyncio.get_running_loop().time() - begin > MAX_HOLD:
+                raise ServiceUnavailableError(
+                    f"{question.task_id} did not pause in {MAX_HOLD:.0f} s; the vote counts: answer once more"
+                )
+            await asyncio.sleep(LOOK_AGAIN)
+            seen = await self._asked(scope)
+            if seen.status != 200:
+                return  # Airflow's own no comes when the answer is handed on
+            question = Question.told_by(json.loads(seen.body))
+
+    async def _asked(self, scope: Scope) -> Answer:
+        """Return what Airflow says of the question to whoever answers it."""
+        seen = Answer()
+        await self._app({**scope, "method": "GET", "headers": _bodiless(scope)}, no_body, seen.take)
+        return seen
 
     async def _hand_on(
         self, scope: Scope, body: bytes, send: Send, ti_id: str, request: ApprovalRequest
@@ -169,8 +219,7 @@ class AnswerGuard:
 
     async def _of_task(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Whoever may not even read it has no token that Airflow takes: then nothing is put on record.
-        seen = Answer()
-        await self._app({**scope, "method": "GET", "headers": _bodiless(scope)}, no_body, seen.take)
+        seen = await self._asked(scope)
         if seen.status not in (200, 404):
             await seen.give(send)
             return
@@ -187,7 +236,7 @@ class AnswerGuard:
         await _tell(send, 403, refusal.type, str(refusal))
 
 
-_STATUS: dict[type[ApprovalsError], int] = {InvalidRequestError: 400}
+_STATUS: dict[type[ApprovalsError], int] = {InvalidRequestError: 400, ServiceUnavailableError: 503}
 
 
 def _answer_in(body: bytes, question: Question) -> tuple[tuple[str, ...], Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -108,6 +109,7 @@ def local_session(cores: int = 2, master: str | None = None) -> Iterator[SparkSe
     if master is None:
         for name in ("spark.driver.host", "spark.driver.bindAddress"):
             builder = builder.config(name, "127.0.0.1")
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else the first python3 of the PATH
     for name, value in THREADS.items():
         builder = builder.config(f"spark.executorEnv.{name}", value)
         os.environ.setdefault(name, value)  # a local Spark's workers have the driver's environment

@@ -127,7 +127,7 @@ class Cluster:
     def api(self, method: str, path: str, *, user: str = "admin", **kwargs: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.site.tokens[user]}"}
         return httpx.request(
-            method, f"{self.site.base_url}/api/v2{path}", headers=headers, timeout=30, **kwargs
+            method, f"{self.site.base_url}/api/v2{path}", headers=headers, timeout=90, **kwargs
         )
 
     def trigger(self, dag_id: str) -> None:
@@ -215,7 +215,7 @@ def running_cluster(home: Path) -> Iterator[Cluster]:
         "AIRFLOW__CORE__FERNET_KEY": "NBJC_zYX6NWNek9v7tVv64uZo1tcjpSFpCsGkhqmGlA=",
         "AIRFLOW__APPROVALS__GATED_OPERATORS": "required",
         "AIRFLOW__APPROVALS__GOVERN_HITL": "True",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}?timeout=60",
         "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),

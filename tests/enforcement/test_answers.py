@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -12,9 +13,11 @@ from fastapi import FastAPI, Header, HTTPException, Request
 from fastapi.testclient import TestClient
 
 from airflow_approvals.core.model import Channel, Person, State, Verdict
+from airflow_approvals.enforcement import answers
 from airflow_approvals.enforcement.answers import GATE, AnswerGuard
 from airflow_approvals.enforcement.guard import Scope
 from airflow_approvals.ports import RequestFilter
+from airflow_approvals.triggers.approval import HOLD_BACK
 from airflow_approvals.web.backend import Backend
 from tests.web.site import Site, utc_now
 
@@ -40,6 +43,8 @@ class FakeAirflow:
         self.subject = "Send the letters?"
         self.given: list[dict[str, Any]] = []
         self.refuses = False
+        self.asked_at = utc_now() - timedelta(minutes=1)
+        self.states: list[str | None] = ["awaiting_input"]  # one for each look, the last for all after it
         self.app = FastAPI()
         path = PATH.replace("{dag}", "{dag_id}")
 
@@ -47,8 +52,10 @@ class FakeAirflow:
         def _question(dag_id: str, authorization: Annotated[str | None, Header()] = None) -> Any:
             if authorization is None:
                 raise HTTPException(401, "not logged in")
+            state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
             return {
-                "task_instance": {"id": self.ti_ids[dag_id], "task_id": "ask"},
+                "task_instance": {"id": self.ti_ids[dag_id], "task_id": "ask", "state": state},
+                "created_at": self.asked_at.isoformat(),
                 "options": ["Approve", "Reject", "Later"],
                 "subject": self.subject,
                 "response_received": bool(self.given),
@@ -205,6 +212,57 @@ def test_an_approval_through_another_channel_is_handed_on_by_the_next_answer(gov
     assert not governed.airflow.given
     assert governed.answer("pair", "bob").status_code == 200
     assert len(governed.airflow.given) == 1
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between two looks at a young task; none of them takes time."""
+    found: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        found.append(seconds)
+
+    monkeypatch.setattr("asyncio.sleep", pause)
+    return found
+
+
+def test_an_answer_waits_until_its_task_has_paused(governed: Governed, looked: list[float]) -> None:
+    governed.airflow.states = ["running", "queued", "running", "awaiting_input"]
+    assert governed.answer("single", "alice").status_code == 200
+    assert len(looked) == 3
+    assert governed.kinds()[1] == "vote.cast"
+
+
+@pytest.mark.parametrize("chosen", ["Approve", "Reject"])
+def test_an_answer_waits_until_the_pause_is_old_enough(
+    governed: Governed, chosen: str, monkeypatch: Any
+) -> None:
+    seen: list[int] = []
+
+    async def pause(_seconds: float) -> None:
+        seen.append(len(governed.airflow.given))
+        governed.airflow.asked_at -= timedelta(seconds=HOLD_BACK / 2)
+
+    monkeypatch.setattr("asyncio.sleep", pause)
+    governed.airflow.asked_at = utc_now()
+    assert governed.answer("single", "alice", chosen).status_code == 200
+    assert seen == [0, 0]
+
+
+@pytest.mark.parametrize("chosen", ["Approve", "Reject"])
+def test_a_task_that_never_pauses_gets_no_answer_and_the_vote_stays(
+    governed: Governed, looked: list[float], monkeypatch: pytest.MonkeyPatch, chosen: str
+) -> None:
+    monkeypatch.setattr(answers, "MAX_HOLD", -1)
+    governed.airflow.states = ["running"]
+    refused = governed.answer("single", "alice", chosen)
+    assert (refused.status_code, refused.json()["type"]) == (503, "service-unavailable")
+    assert "ask did not pause" in refused.json()["detail"]
+    assert not governed.airflow.given
+    governed.airflow.states = ["awaiting_input"]
+    assert governed.answer("single", "alice", chosen).status_code == 200
+    assert [each["chosen_options"] for each in governed.airflow.given] == [[chosen]]
+    assert governed.kinds().count("vote.cast") == 1
 
 
 BAD: dict[str, Any] = {
