@@ -40,20 +40,31 @@ def pytest_report_header() -> str:
     )
 
 
+LONGEST = (
+    "test_attacks.py",
+    "test_hitl.py",
+    "test_crashes.py",
+    "test_airflow_commands.py",
+    "test_airflow_ui.py",
+    "test_publish_crash.py",
+    "test_slack_end_to_end.py",
+    "test_slack_flow.py",
+    "test_compose.py",
+    "test_marquez.py",
+    "test_pages.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in this hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the longest files begin first, so that no process is left alone with one at the end."""
-    longest = (
-        "test_crashes.py",
-        "test_airflow_commands.py",
-        "test_airflow_ui.py",
-        "test_publish_crash.py",
-        "test_slack_end_to_end.py",
-        "test_slack_flow.py",
-        "test_compose.py",
-        "test_marquez.py",
-        "test_pages.py",
-    )
-    items.sort(key=lambda item: item.path.name not in longest)
+    """Keep each file in one process, and let the longest begin first: none shall be left alone at the end.
+
+    The tests of the one cluster of tests/enforcement stay together, whatever file they are in.
+    """
+    for item in items:
+        has_cluster = "cluster" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("cluster" if has_cluster else item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session")
