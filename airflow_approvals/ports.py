@@ -40,6 +40,8 @@ class RequestFilter:
     policy: str | None = None
     requester: str | None = None
     redeemed_by: str | None = None  # task instance id
+    is_standing: bool | None = None  # whether its approval stands for later runs; None: both
+    granted_by: str | None = None  # id of the standing approval that approved it
     ids: tuple[str, ...] = ()
     opened_before: datetime | None = None
     search: str | None = None  # words, each of which must stand somewhere in names, addresses or the reason

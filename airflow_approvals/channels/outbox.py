@@ -12,18 +12,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from airflow_approvals.core.break_glass import is_emergency
 from airflow_approvals.core.delivery import PROMPT, Delivery, Telling
 from airflow_approvals.core.errors import ApprovalsError, PolicyError, RequestNotFoundError
-from airflow_approvals.core.model import ApprovalRequest, Entry, GrantKind, State
+from airflow_approvals.core.model import ApprovalRequest, Entry, State
 from airflow_approvals.core.policy import PolicyFile
 from airflow_approvals.core.policy_channels import ChannelSettings
 from airflow_approvals.core.reminders import Notice
 from airflow_approvals.service import Service
-from airflow_approvals.service.emergency import GLASS_BROKEN
+from airflow_approvals.service.emergency import GLASS_BROKEN, GLASS_REVIEWED
 
 _OPENING = frozenset({"request.opened", "request.rebound"})
 _NOTED = frozenset({"question.asked", "answer.given", GLASS_BROKEN, *Notice})
-_CHANGING = frozenset({"vote.cast", "receipt.redeemed", "outcome.reported"})
+_CHANGING = frozenset({"vote.cast", "receipt.redeemed", "outcome.reported", GLASS_REVIEWED})
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +188,7 @@ class Deliveries:
         sender = self._senders[settings.kind]
         request = self._service.store.get_request(delivery.request_id)
         if delivery.entry == PROMPT:
-            if delivery.place is None and request.state is not State.PENDING and not _is_forced(request):
+            if delivery.place is None and request.state is not State.PENDING and not is_emergency(request):
                 return None  # decided before anybody was asked here: there is nothing left to answer
             return sender.send_prompt(settings, request, delivery.place, now=now)
         return self._send_note(sender, settings, request, delivery, now=now)
@@ -217,10 +218,6 @@ class Deliveries:
             return None
         number = int(body["data"].get("question", {}).get("id", 0))
         return sender.send_note(settings, request, body["kind"], number, prompt, now=now)
-
-
-def _is_forced(request: ApprovalRequest) -> bool:
-    return request.granted is not None and request.granted.kind is GrantKind.BREAK_GLASS
 
 
 def _is_outdated(request: ApprovalRequest, told_at: str) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from airflow_approvals.channels.text import counted
-from airflow_approvals.core.model import ApprovalRequest, GrantKind
+from airflow_approvals.core.break_glass import is_emergency
+from airflow_approvals.core.model import ApprovalRequest
 
 
 def reach_of(request: ApprovalRequest) -> Iterator[tuple[str, str]]:
@@ -31,7 +32,15 @@ def grant_of(request: ApprovalRequest) -> Iterator[tuple[str, str]]:
     if grant is None:
         return
     people = ", ".join(grant.by)
-    if grant.kind is GrantKind.BREAK_GLASS:
+    if is_emergency(request):
         yield "BREAK GLASS", f"{people} alone, in an emergency: {grant.reason}"
+        yield "Looked at since by", review_of(request)
     else:
         yield "Granted", f"by standing approval {(grant.standing_id or '')[:8]}, on the votes of {people}"
+
+
+def review_of(request: ApprovalRequest) -> str:
+    """Return who has looked at an emergency grant afterwards, and what they say to it."""
+    if request.review is None:
+        return "nobody yet"
+    return f"{request.review.by}{': ' if request.review.remark else ''}{request.review.remark}"

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 
 from airflow_approvals.channels.facts import Fact, answers_of, facts_of, what_of
 from airflow_approvals.channels.text import cut, span
-from airflow_approvals.core.model import ApprovalRequest, GrantKind, Person, State
+from airflow_approvals.core.break_glass import is_emergency
+from airflow_approvals.core.model import ApprovalRequest, Person, State
 from airflow_approvals.core.progress import Progress
 from airflow_approvals.core.reminders import Notice
 from airflow_approvals.service.emergency import GLASS_BROKEN
@@ -151,7 +152,7 @@ def _waiting(kind: str, request: ApprovalRequest, members: Sequence[Person]) -> 
 
 def _emergency(request: ApprovalRequest) -> tuple[str, list[Fact]] | None:
     grant = request.granted
-    if grant is None or grant.kind is not GrantKind.BREAK_GLASS:
+    if grant is None or not is_emergency(request):
         return None
     return "BREAK GLASS: approved by one person alone", [("By", ", ".join(grant.by)), ("Why", grant.reason)]
 

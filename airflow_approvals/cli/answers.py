@@ -1,4 +1,4 @@
-"""What people say about a request, from `approve` and `deny` to `standing` and `break-glass`."""
+"""What people say about a request, from `approve` and `deny` to `standing`, `break-glass` and `review`."""
 
 from __future__ import annotations
 
@@ -91,6 +91,13 @@ def break_glass(args: Namespace) -> int:
             channel=Channel.CLI.value,
         )
     return _told(args, granted, "the glass is broken: exactly these bytes may be published now; all are told")
+
+
+def review(args: Namespace) -> int:
+    """Put on record that somebody else has looked at an emergency grant."""
+    with connect(args) as client:
+        reviewed = client.review(find_request_id(client, args.request), remark=args.reason)
+    return _told(args, reviewed, f"reviewed: the emergency grant of request {reviewed.id}")
 
 
 def _vote(args: Namespace, verdict: Verdict) -> int:

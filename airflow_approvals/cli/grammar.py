@@ -120,6 +120,7 @@ COMMANDS: tuple[Command | Group, ...] = (
             Option(("--dag-id",), "only of this DAG"),
             Option(("--policy",), "only under this policy"),
             Option(("--requester",), "only asked for by this person"),
+            Option(("--standing",), "only standing approvals", {"action": "store_true"}),
             Option(("--limit",), "at most so many, newest first", {"type": int, "default": 50}),
             *_SERVER,
         ),
@@ -199,6 +200,12 @@ COMMANDS: tuple[Command | Group, ...] = (
             _YES,
             *_SERVER,
         ),
+    ),
+    Command(
+        name="review",
+        help="Say that you have looked at an emergency grant afterwards",
+        function="airflow_approvals.cli.answers:review",
+        options=(_REQUEST, _REASON, *_SERVER),
     ),
     Command(
         name="request",

@@ -42,6 +42,7 @@ def list_requests(args: Namespace) -> int:
             dag_id=args.dag_id,
             policy=args.policy,
             requester=args.requester,
+            standing=True if args.standing else None,
             limit=args.limit,
         )
     if args.output == "json":

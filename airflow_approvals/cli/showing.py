@@ -9,8 +9,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from airflow_approvals.channels.reach import review_of
 from airflow_approvals.cli.output import moment, size_words, stdout, visible
 from airflow_approvals.client.api import RequestDetail
+from airflow_approvals.core.break_glass import is_emergency
 from airflow_approvals.core.model import ApprovalRequest, Snapshot, State, to_json
 
 STATE_STYLES: dict[State, str] = {
@@ -157,6 +159,8 @@ def _end_lines(detail: RequestDetail, now: datetime) -> Iterator[Line]:
     request = detail.request
     if request.decided_at is not None:
         yield "decided", f"{request.decided_because} · {moment(request.decided_at, now=now)}"
+    if is_emergency(request):
+        yield "reviewed", review_of(request)
     if request.state is State.APPROVED and request.receipt_expires_at is not None:
         yield "good until", moment(request.receipt_expires_at, now=now)
     if detail.receipt is not None:

@@ -115,6 +115,8 @@ class ApprovalsClient:
         task_id: str | None = None,
         policy: str | None = None,
         requester: str | None = None,
+        standing: bool | None = None,
+        granted_by: str | None = None,
         limit: int = 50,
         offset: int = 0,
     ) -> RequestPage:
@@ -126,6 +128,8 @@ class ApprovalsClient:
             task_id=task_id,
             policy=policy,
             requester=requester,
+            standing=standing,
+            granted_by=granted_by,
             limit=limit,
             offset=offset,
         )
@@ -224,6 +228,10 @@ class ApprovalsClient:
         """Approve alone, at once; for members of the policy's `break_glass` group."""
         body = {"reason": reason, "revision": revision, "channel": channel}
         return _request(self._post(path_of(request_id, "break-glass"), body))
+
+    def review(self, request_id: str, *, remark: str = "") -> ApprovalRequest:
+        """Put on record that an emergency grant was looked at afterwards."""
+        return _request(self._post(path_of(request_id, "review"), {"remark": remark}))
 
     def health(self) -> dict[str, Any]:
         return self._get("/health")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from airflow_approvals.core import gate, progress
-from airflow_approvals.core.errors import InvalidRequestError, NotAllowedError, StaleRevisionError
-from airflow_approvals.core.model import ApprovalRequest, Channel, Grant, GrantKind, Person
-from airflow_approvals.core.policy import Policy, PolicyFile
+from airflow_approvals.core.errors import (
+    AlreadyDecidedError,
+    InvalidRequestError,
+    NotAllowedError,
+    StaleRevisionError,
+)
+from airflow_approvals.core.model import ApprovalRequest, Channel, Grant, GrantKind, Person, Review
+from airflow_approvals.core.policy import ADMINS, Policy, PolicyFile
 from airflow_approvals.core.standing import approve_by
 
 LOGGED_IN = frozenset({Channel.API, Channel.CLI, Channel.PAGE})
@@ -61,3 +67,52 @@ def break_glass(
     gate.check_text("reason", reason)
     grant = Grant(kind=GrantKind.BREAK_GLASS, by=(person,), reason=reason.strip())
     return approve_by(request, grant, policy, now=now)
+
+
+def review(
+    request: ApprovalRequest,
+    person: Person,
+    policy: Policy | None,
+    policy_file: PolicyFile,
+    *,
+    remark: str,
+    now: datetime,
+) -> ApprovalRequest:
+    """Return `request` with the look that `person` took at its emergency grant, or raise.
+
+    (1) the glass was broken for it, (2) nobody has looked yet, (3) the person answers for such requests,
+    (4) and neither broke the glass nor asked. The grant itself stays what it is.
+    """
+    if not is_emergency(request):  # (1)
+        raise InvalidRequestError(
+            f"request {request.id} was not granted in an emergency, so there is nothing to look at afterwards"
+        )
+    if request.review is not None:  # (2)
+        raise AlreadyDecidedError(f"request {request.id} was already looked at by {request.review.by}")
+    check_may_review(request, person, policy, policy_file)
+    gate.check_text("remark", remark)
+    return replace(request, review=Review(by=person, at=now, remark=remark.strip()))
+
+
+def check_may_review(
+    request: ApprovalRequest, person: Person, policy: Policy | None, policy_file: PolicyFile
+) -> None:
+    """Raise `NotAllowedError` unless `person` answers for such requests, and had no part in this one."""
+    groups = progress.groups_of(policy_file, person)
+    is_approver = policy is not None and bool(progress.approver_groups(policy_file, policy, person))
+    if not (is_approver or ADMINS in groups):
+        raise NotAllowedError(
+            f"{person} may not review request {request.id}: only an approver of policy {request.policy} or a "
+            f"member of group {ADMINS} may"
+        )
+    broke = request.granted.by if request.granted else ()
+    if person in (*broke, *request.requesters):
+        raise NotAllowedError(
+            f"{person} may not review request {request.id}: whoever asked for it or broke the glass cannot; "
+            "somebody else must look"
+        )
+
+
+def is_emergency(request: ApprovalRequest) -> bool:
+    """Return whether one person alone granted this."""
+    return request.granted is not None and request.granted.kind is GrantKind.BREAK_GLASS

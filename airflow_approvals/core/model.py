@@ -180,6 +180,15 @@ class Grant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Review:
+    """Who has looked at an emergency grant afterwards, and what they say to it."""
+
+    by: Person
+    at: datetime
+    remark: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class StandingTerms:
     """What a standing approval answers: later runs of one gate with the same action, for some days."""
 
@@ -236,6 +245,7 @@ class ApprovalRequest:
     outcome: Outcome | None = None
     standing: StandingTerms | None = None  # what its approval answers for later; it is never redeemed itself
     granted: Grant | None = None  # approved by something else than votes on it
+    review: Review | None = None  # of an emergency grant, by somebody else
     voided: str | None = None  # the standing approval that ended because of this request
     drift: tuple[Drift, ...] = ()  # why
 

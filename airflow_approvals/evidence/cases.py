@@ -228,6 +228,12 @@ def _glass_broken(case: Case, entry: dict[str, Any], data: dict[str, Any]) -> No
     }
 
 
+def _glass_reviewed(case: Case, entry: dict[str, Any], data: dict[str, Any]) -> None:
+    if case.glass is not None:
+        remark = data.get("remark")
+        case.glass["seen"] = f"looked at since by {entry['actor']}{': ' if remark else ''}{remark or ''}"
+
+
 def _redeemed(case: Case, entry: dict[str, Any], _: dict[str, Any]) -> None:
     case.state = "redeemed"
     case.redeemed_at.append(entry["time"])
@@ -257,6 +263,7 @@ _TELLERS: dict[str, _Teller] = {
     "question.asked": _asked,
     "request.approved": _approved,
     "glass.broken": _glass_broken,
+    "glass.reviewed": _glass_reviewed,
     "receipt.redeemed": _redeemed,
     "outcome.reported": _reported,
     "secret.lent": _lent,

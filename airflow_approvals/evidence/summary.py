@@ -169,7 +169,8 @@ def _notables(case: Case) -> Iterator[tuple[str, Notable]]:
         return Notable(at=at, request_id=case.id, who=who, what=what)
 
     if case.glass is not None:
-        told = f"{_doing(case)}; reason: {case.glass['reason']}; from {case.glass['channel']}"
+        seen = case.glass.get("seen", "nobody else has looked at it since")
+        told = f"{_doing(case)}; reason: {case.glass['reason']}; from {case.glass['channel']}; {seen}"
         yield "break_glass", notable(case.glass["at"], case.glass["by"], told)
     for answer in case.own_approvals:
         yield "own_approvals", notable(answer.at, answer.voter, f"{_doing(case)}, from {answer.channel}")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from airflow_approvals.core.break_glass import break_glass
+from airflow_approvals.core.break_glass import break_glass, review
 from airflow_approvals.core.model import ApprovalRequest, Channel, Person
 from airflow_approvals.service.binding import PolicyBinding
 from airflow_approvals.service.cases import draft_entry
 
 GLASS_BROKEN = "glass.broken"
 """The kind of the entry that stands before the approval of an emergency."""
+
+GLASS_REVIEWED = "glass.reviewed"
+"""The kind of the entry that somebody else has looked at it afterwards."""
 
 
 class EmergencyCases(PolicyBinding):
@@ -50,3 +53,15 @@ class EmergencyCases(PolicyBinding):
                 granted = self._record_decision(tx, granted, actor=person, now=now)
                 tx.update_request(granted)
             return granted
+
+    def review_glass(self, person: Person, request_id: str, *, remark: str, now: datetime) -> ApprovalRequest:
+        """Put on record that `person` has looked at an emergency grant, whatever came of it since."""
+        with self._refusals_recorded(person, request_id, "review", now), self.store.begin() as tx:
+            request = tx.get_request(request_id, for_update=True)
+            policy_file = self.policies.current()
+            policy = policy_file.find_policy(request.policy)
+            reviewed = review(request, person, policy, policy_file, remark=remark, now=now)
+            facts = {"by": person, "remark": remark.strip()}
+            tx.append(draft_entry(GLASS_REVIEWED, reviewed, actor=person, now=now, **facts))
+            tx.update_request(reviewed)
+            return reviewed

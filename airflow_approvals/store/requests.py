@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -143,7 +143,7 @@ def list_requests(connection: Connection, wanted: RequestFilter) -> Page:
             f"asked for {wanted.limit} from {wanted.offset}"
         )
     texts = (wanted.dag_id, wanted.run_id, wanted.task_id, wanted.policy, wanted.requester, wanted.search)
-    _check_text(*texts, *wanted.ids)
+    _check_text(*texts, wanted.granted_by, *wanted.ids)
     conditions = _conditions(wanted)
     total = connection.scalar(select(func.count()).select_from(requests).where(*conditions))
     rows = connection.execute(
@@ -274,8 +274,7 @@ def _conditions(wanted: RequestFilter) -> list[ColumnElement[bool]]:
         conditions.append(requests.c.state.in_([state.value for state in wanted.states]))
     if wanted.ids:
         conditions.append(requests.c.id.in_(wanted.ids))
-    if wanted.redeemed_by is not None:
-        conditions.append(requests.c.document["redeemed_by"].as_string() == wanted.redeemed_by)
+    conditions.extend(_told_by_document(wanted))
     if wanted.opened_before is not None:
         conditions.append(requests.c.opened_at < wanted.opened_before)
     if wanted.requester is not None:
@@ -284,6 +283,18 @@ def _conditions(wanted: RequestFilter) -> list[ColumnElement[bool]]:
     if wanted.visible_to is not None:
         conditions.append(_visible_to(wanted.visible_to))
     return conditions
+
+
+def _told_by_document(wanted: RequestFilter) -> Iterator[ColumnElement[bool]]:
+    """Yield what only the document tells; other conditions keep such a search short."""
+    document = requests.c.document
+    if wanted.redeemed_by is not None:
+        yield document["redeemed_by"].as_string() == wanted.redeemed_by
+    if wanted.is_standing is not None:
+        terms = document["standing"]["approved_id"].as_string()
+        yield terms.is_not(None) if wanted.is_standing else terms.is_(None)
+    if wanted.granted_by is not None:
+        yield document["granted"]["standing_id"].as_string() == wanted.granted_by
 
 
 def _asked_by(person: str) -> ColumnElement[bool]:

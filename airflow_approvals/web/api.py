@@ -34,6 +34,7 @@ from airflow_approvals.web.schemas import (
     QuestionBody,
     ReasonBody,
     RedeemBody,
+    ReviewBody,
     StandingBody,
     VoteBody,
 )
@@ -220,6 +221,18 @@ async def break_glass(call: ThisCall, request_id: RequestId, body: BreakGlassBod
         )
     )
     return _changed(call, granted)
+
+
+@router.post("/requests/{request_id}/review")
+async def review(call: ThisCall, request_id: RequestId, body: ReviewBody) -> JSONResponse:
+    """Put on record that an emergency grant was looked at afterwards, by somebody who had no part in it."""
+    async with call.refusals_recorded("review", request_id):
+        user = the_user(call.caller)
+        await call.seen(request_id)
+    reviewed = await call.backend.run(
+        lambda: call.backend.service.review_glass(user.person, request_id, remark=body.remark, now=now())
+    )
+    return _changed(call, reviewed)
 
 
 @router.post("/requests/{request_id}/redeem")

@@ -45,6 +45,8 @@ async def list_requests(
     task_id: Word = None,
     policy: Word = None,
     requester: Word = None,
+    standing: bool | None = None,
+    granted_by: Word = None,
     ids: Annotated[list[str], Query(max_length=MAX_PAGE)] = [],  # noqa: B006
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
     offset: Annotated[int, Query(ge=0, le=1_000_000_000)] = 0,
@@ -58,6 +60,8 @@ async def list_requests(
         task_id=task_id,
         policy=policy,
         requester=person_named(requester) if requester else None,
+        is_standing=standing,
+        granted_by=granted_by,
         ids=_split(ids),
         limit=limit,
         offset=offset,

@@ -111,6 +111,12 @@ class BreakGlassBody(Body):
     channel: Literal[Channel.API, Channel.CLI, Channel.PAGE] = Channel.API
 
 
+class ReviewBody(Body):
+    """What somebody says who has looked at an emergency grant afterwards."""
+
+    remark: Text = ""
+
+
 class RedeemBody(Body):
     """Which task instance uses the receipt up, for what."""
 

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_approvals.core.break_glass import break_glass
+from airflow_approvals.core.break_glass import break_glass, review
 from airflow_approvals.core.canonical import sha256_hex
 from airflow_approvals.core.drift import check_can_be_watched, check_void_word, drifts_of
 from airflow_approvals.core.errors import (
+    AlreadyDecidedError,
     ApprovalsError,
     InvalidRequestError,
     NotAllowedError,
@@ -485,3 +486,43 @@ def test_the_glass_holds(
 ) -> None:
     with pytest.raises(error):
         broken(request_, **said)
+
+
+def looked_at(request: ApprovalRequest, person: str = "alice", **changes: Any) -> ApprovalRequest:
+    policy_file = a_file(POLICY)
+    said: dict[str, Any] = {"remark": "the partner confirmed it", "now": NOON, **changes}
+    return review(request, Person(person), policy_file.policies[0], policy_file, **said)
+
+
+def test_somebody_else_looks_at_an_emergency_afterwards_and_the_grant_stays_what_it_is() -> None:
+    granted = broken(a_run())
+    seen = looked_at(granted, remark=" the partner confirmed it ")
+    assert seen.review is not None
+    assert (seen.review.by, seen.review.at, seen.review.remark) == ("alice", NOON, "the partner confirmed it")
+    assert replace(seen, review=None) == granted
+    assert looked_at(replace(granted, state=State.COMPLETED)).state is State.COMPLETED
+
+
+NO_REVIEW: dict[str, tuple[type[ApprovalsError], ApprovalRequest, dict[str, Any]]] = {
+    "who broke the glass": (NotAllowedError, broken(a_run()), {"person": "dana"}),
+    "who broke it and is an approver too": (
+        NotAllowedError,
+        broken(
+            a_run(), "alice", text=POLICY.replace("oncall: {users: [dana", "oncall: {users: [alice, dana")
+        ),
+        {"person": "alice"},
+    ),
+    "who asked": (NotAllowedError, broken(a_run()), {"person": "engineer"}),
+    "a stranger": (NotAllowedError, broken(a_run()), {"person": "mallory"}),
+    "twice": (AlreadyDecidedError, looked_at(broken(a_run())), {"person": "bob"}),
+    "no emergency": (InvalidRequestError, a_run(state=State.APPROVED), {}),
+    "control characters": (InvalidRequestError, broken(a_run()), {"remark": "a\x00b"}),
+}
+
+
+@pytest.mark.parametrize(("error", "request_", "said"), NO_REVIEW.values(), ids=NO_REVIEW.keys())
+def test_a_review_is_somebody_elses_and_done_once(
+    error: type[ApprovalsError], request_: ApprovalRequest, said: dict[str, Any]
+) -> None:
+    with pytest.raises(error):
+        looked_at(request_, **said)

@@ -191,6 +191,22 @@ def test_breaking_the_glass_grants_at_once_and_stands_out(office: Office, place:
     office.publish(ti_id, granted)
 
 
+def test_who_looked_at_an_emergency_stands_in_the_ledger_and_so_does_who_may_not(
+    office: Office, place: str
+) -> None:
+    _, request = office.ask(an_export(place))
+    granted = office.glass(request, reason="the partner is down")
+    seen = office.service.review_glass(Person("bob"), granted.id, remark="checked", now=office.now)
+    assert office.store.get_request(granted.id) == seen
+    last = office.entries(request.id)[-1]
+    assert (last["kind"], last["actor"], last["data"]["remark"]) == ("glass.reviewed", "bob", "checked")
+    for person in ("alice", "dana", "engineer"):
+        with pytest.raises(ApprovalsError):
+            office.service.review_glass(Person(person), granted.id, remark="", now=office.now)
+        last = office.entries()[-1]
+        assert (last["kind"], last["actor"], last["data"]["attempt"]) == ("attempt.refused", person, "review")
+
+
 def test_a_refused_try_to_break_it_is_on_record(office: Office, place: str) -> None:
     _, request = office.ask(an_export(place))
     for person in ("alice", "engineer"):

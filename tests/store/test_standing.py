@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from airflow_approvals.core.model import ApprovalRequest, StandingTerms, State
+from airflow_approvals.core.model import ApprovalRequest, Grant, GrantKind, Person, StandingTerms, State
 from airflow_approvals.ports import RequestFilter
 from airflow_approvals.store.sql import SqlStore
 from tests.store.samples import NOON, SLOT, a_request, decided
@@ -39,6 +39,25 @@ def test_what_stands_is_listed_with_its_task_and_takes_no_runs_place(store: SqlS
     assert store.list_requests(RequestFilter(dag_id="export", task_id="publish")).total == 1
     with store.begin() as transaction:
         assert transaction.find_latest_request(SLOT, for_update=True) is None
+
+
+def test_what_stands_and_what_it_has_let_out_are_listed_apart(store: SqlStore) -> None:
+    stands = standing()
+    let_out = [
+        replace(
+            decided(a_request()),
+            granted=Grant(kind=GrantKind.STANDING, by=(Person("bob"),), reason="", standing_id=standing_id),
+        )
+        for standing_id in (stands.id, "another")
+    ]
+    put(store, stands, *let_out, a_request())
+
+    def ids(wanted: RequestFilter) -> list[str]:
+        return [request.id for request in store.list_requests(wanted).requests]
+
+    assert ids(RequestFilter(is_standing=True)) == [stands.id]
+    assert len(ids(RequestFilter(is_standing=False))) == 3
+    assert ids(RequestFilter(granted_by=stands.id)) == [let_out[0].id]
 
 
 def test_its_end_is_found_like_that_of_any_approval(store: SqlStore) -> None:

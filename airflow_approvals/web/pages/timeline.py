@@ -33,10 +33,12 @@ _TONES = {
     "request.lapsed": "bad",
     "attempt.refused": "warn",
     "glass.broken": "bad",
+    "glass.reviewed": "good",
 }
 _WHAT = {
     "request.opened": "asked for approval",
     "glass.broken": "broke the glass: granted this alone, in an emergency",
+    "glass.reviewed": "looked at the emergency grant",
     "request.approved": "gave the last approval that was needed: the request is approved",
     "request.denied": "closed the request as denied",
     "request.expired": "closed the request",
@@ -111,6 +113,6 @@ def _told(kind: str, data: dict[str, Any]) -> tuple[str, str, str]:
         case "request.opened":
             return _WHAT[kind], data["action"]["justification"], "plain"
         case _:
-            said = str(data.get("because") or data.get("reason") or "")
+            said = str(data.get("because") or data.get("reason") or data.get("remark") or "")
             what = "approved it without a prompt" if data.get("granted") else _WHAT.get(kind, kind)
             return what, said, _TONES.get(kind, "plain")
