@@ -216,6 +216,9 @@ def _flat(ranges: list[tuple[int, int]]) -> tuple[Coordinate, ...]:
 
 
 def _range_hash(start: int, end: int, read_node: ReadNode) -> bytes:
+    count = end - start
+    if not count & (count - 1):  # one whole subtree, as nearly all of a proof's are
+        return read_node(count.bit_length() - 1, start // count)
     return _fold([read_node(level, index) for level, index in _subtrees(start, end)])
 
 

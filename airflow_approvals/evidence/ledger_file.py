@@ -6,7 +6,6 @@ read from the file when it is needed.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from array import array
@@ -14,8 +13,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
+
+from pydantic_core import from_json
 
 from airflow_approvals.core.errors import VerificationError
 from airflow_approvals.core.moments import rfc3339
@@ -34,7 +36,7 @@ class Period:
     since: datetime
     until: datetime
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[str, str]:
         """The two ends as entries write their times: of one width, so they compare as text."""
         return rfc3339(self.since), rfc3339(self.until)
@@ -136,6 +138,6 @@ class LedgerFile:
         handle = self._stream.fileno()
         for place in range(0, len(places), 2):
             line = os.pread(handle, places[place + 1], places[place])
-            entry: dict[str, Any] = json.loads(line[_BODY:-2])
+            entry: dict[str, Any] = from_json(line[_BODY:-2], cache_strings="keys")
             entry["place"] = (places[place], places[place + 1])
             yield entry

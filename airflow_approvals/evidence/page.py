@@ -14,12 +14,13 @@ from markupsafe import Markup
 
 from airflow_approvals.core.export import LedgerReport
 from airflow_approvals.core.signature import PublicKeys
+from airflow_approvals.evidence.article import article
 from airflow_approvals.evidence.cases import Case
 from airflow_approvals.evidence.checks import Checked
 from airflow_approvals.evidence.controls import holds, mapping
 from airflow_approvals.evidence.ledger_file import LedgerFile
 from airflow_approvals.evidence.summary import SECTIONS, Summary
-from airflow_approvals.evidence.words import moment, sentences, visible, when
+from airflow_approvals.evidence.words import moment, visible, when
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -37,7 +38,6 @@ class Page:
         )
         environment.filters["when"] = when
         self._environment = environment
-        self._action = environment.get_template("action.html")
         self._actions = tempfile.TemporaryFile("w+", encoding="utf-8", newline="")  # noqa: SIM115  # closed by __exit__
 
     def __enter__(self) -> Self:
@@ -50,7 +50,7 @@ class Page:
 
     def write(self, case: Case) -> None:
         """Add one action."""
-        self._actions.write(self._action.render(case=case, sentences=sentences(case)))
+        self._actions.write(article(case))
 
     def finish(
         self,

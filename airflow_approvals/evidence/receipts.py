@@ -24,7 +24,7 @@ from airflow_approvals.evidence.ledger_file import LedgerFile
 _HASH = 32
 _BATCH = 500  # receipts verified at once
 _AHEAD = 4  # batches
-Verified = tuple[str, str]  # request, digest of the receipt's payload
+_MOST = 3  # processes
 _INDEX = re.compile(rb'"index": ?([0-9]{1,18})\}')
 _LINE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -50,15 +50,15 @@ class Envelopes:
     def __exit__(self, *_: object) -> None:
         self._stream.close()
 
-    def find(self, index: int) -> Any:
-        """Return the envelope of the decision at `index`; raise `ReceiptInvalidError` when it is missing."""
+    def find(self, index: int) -> bytes:
+        """Return the line of the decision at `index`; raise `ReceiptInvalidError` when it is missing."""
         if index not in self._at:
             raise ReceiptInvalidError(
                 f"the receipt of the approval at ledger entry {index} is missing; an approval cannot be "
                 "shown without it: make the package anew from the server that holds it"
             )
         offset, length = self._at[index]
-        return json.loads(os.pread(self._stream.fileno(), length, offset))["envelope"]
+        return os.pread(self._stream.fileno(), length, offset)
 
     def _index(self) -> None:
         offset = 0
@@ -95,8 +95,8 @@ class Tree:
 class Receipts:
     """Writes the receipts of a package; use it as a context manager.
 
-    Signatures are most of the work: beyond the first batch a second process verifies them. What is written
-    is in the order of the cases either way.
+    Signatures are most of the work: beyond the first batch other processes verify them. What is written is
+    in the order of the cases either way.
     """
 
     def __init__(
@@ -114,11 +114,11 @@ class Receipts:
         self._envelopes = envelopes
         self._ledger = ledger
         self._report = report
-        self._keys = keys
+        self._keys = [key.to_json() for key in keys.values()]
         self._batch = batch
         self._tree = Tree(ledger.digests)
-        self._gathered: list[_Due] = []
-        self._verifying: deque[tuple[list[_Due], Future[list[Verified]]]] = deque()
+        self._gathered: list[Due] = []
+        self._verifying: deque[Future[list[bytes]]] = deque()
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
@@ -137,68 +137,70 @@ class Receipts:
         if case.decision_index is None or case.decision_place is None or case.receipt_sha256 is None:
             raise ReceiptInvalidError(f"request {case.id} is approved, and no ledger entry says so")
         self._gathered.append(
-            _Due(
+            Due(
                 request_id=case.id,
-                index=case.decision_index,
-                place=case.decision_place,
                 receipt_sha256=case.receipt_sha256,
-                envelope=self._envelopes.find(case.decision_index),
+                index=case.decision_index,
+                entry=self._ledger.body_at(*case.decision_place),
+                inclusion=inclusion_proof(case.decision_index, self._report.entries, self._tree.read),
+                line=self._envelopes.find(case.decision_index),
             )
         )
         if len(self._gathered) < self._batch:
             return
         if self._pool is None:
             # Not forked: whoever makes a package may have threads.
-            self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-        due, self._gathered = self._gathered, []
-        self._verifying.append((due, self._pool.submit(verify_all, *self._work(due))))
+            self._pool = ProcessPoolExecutor(_beside(), mp_context=get_context("spawn"))
+        self._verifying.append(self._pool.submit(bundles_of, *self._work()))
         while len(self._verifying) > _AHEAD:
-            self._write_next()
+            self._write(self._verifying.popleft().result())
 
     def _finish(self) -> None:
         while self._verifying:
-            self._write_next()
-        self._write(self._gathered, verify_all(*self._work(self._gathered)))
-        self._gathered = []
+            self._write(self._verifying.popleft().result())
+        self._write(bundles_of(*self._work()))
 
-    def _work(self, due: list[_Due]) -> tuple[list[Any], list[dict[str, Any]]]:
-        return [each.envelope for each in due], [key.to_json() for key in self._keys.values()]
+    def _work(self) -> tuple[list[Due], str, list[dict[str, Any]]]:
+        due, self._gathered = self._gathered, []
+        return due, self._report.head.note, self._keys
 
-    def _write_next(self) -> None:
-        due, verified = self._verifying.popleft()
-        self._write(due, verified.result())
-
-    def _write(self, due: list[_Due], verified: list[Verified]) -> None:
-        for each, found in zip(due, verified, strict=True):
-            if found != (each.request_id, each.receipt_sha256):
-                raise ReceiptInvalidError(
-                    f"the receipt at ledger entry {each.index} is not the one that the ledger names there; "
-                    "make the package anew"
-                )
-            bundle = make_bundle(
-                each.envelope,
-                index=each.index,
-                entry=self._ledger.body_at(*each.place),
-                inclusion=inclusion_proof(each.index, self._report.entries, self._tree.read),
-                checkpoint=self._report.head.note,
-            )
-            self._stream.write(_LINE.encode(bundle).encode() + b"\n")
-            self.written += 1
-
-
-def verify_all(envelopes: list[Any], keys: list[dict[str, Any]]) -> list[Verified]:
-    """Return request and payload digest of each receipt; raise `ReceiptInvalidError` for a wrong one."""
-    known = public_keys_from_json(keys)
-    found = (verify_receipt(envelope, known) for envelope in envelopes)
-    return [(receipt.request_id, receipt.payload_sha256) for receipt in found]
+    def _write(self, lines: list[bytes]) -> None:
+        self._stream.writelines(lines)
+        self.written += len(lines)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Due:
-    """One receipt on its way: what the ledger says of it, and the envelope."""
+class Due:
+    """One receipt on its way: what the ledger says of it, and the line that holds its envelope."""
 
     request_id: str
-    index: int
-    place: tuple[int, int]
     receipt_sha256: str
-    envelope: Any
+    index: int
+    entry: bytes
+    inclusion: tuple[bytes, ...]
+    line: bytes
+
+
+def bundles_of(due: list[Due], checkpoint: str, keys: list[dict[str, Any]]) -> list[bytes]:
+    """Return each receipt as a line with its proof; raise `ReceiptInvalidError` for a wrong one."""
+    known = public_keys_from_json(keys)
+    return [_bundle(each, checkpoint, known) for each in due]
+
+
+def _bundle(due: Due, checkpoint: str, keys: PublicKeys) -> bytes:
+    envelope = json.loads(due.line)["envelope"]
+    receipt = verify_receipt(envelope, keys)
+    if (receipt.request_id, receipt.payload_sha256) != (due.request_id, due.receipt_sha256):
+        raise ReceiptInvalidError(
+            f"the receipt at ledger entry {due.index} is not the one that the ledger names there; "
+            "make the package anew"
+        )
+    bundle = make_bundle(
+        envelope, index=due.index, entry=due.entry, inclusion=due.inclusion, checkpoint=checkpoint
+    )
+    return _LINE.encode(bundle).encode() + b"\n"
+
+
+def _beside() -> int:
+    """Return how many processes verify beside this one."""
+    return max(1, min(_MOST, (os.cpu_count() or 1) - 1))

@@ -32,7 +32,7 @@ class ActionTable:
         self._rows.writerow(ACTION_COLUMNS)
 
     def write(self, case: Case) -> None:
-        self._rows.writerow(safe(value) for value in _values(case))
+        self._rows.writerow([*map(safe, _values(case))])
 
 
 def write_notables(path: Path, summary: Summary) -> None:
@@ -54,24 +54,45 @@ def safe(value: object) -> object:
     return value
 
 
-def _values(case: Case) -> Iterable[object]:
+def _values(case: Case) -> tuple[object, ...]:
     said = [(answer.voter, answer.verdict) for answer in case.answers]
-    pii = case.pii
-    yield from (case.id, case.opened_at, _joined(case.requesters), case.task, case.kind, case.source)
-    yield from (case.destination, case.why, case.rows, case.size, _joined(case.digests), case.policy)
-    yield case.policy_digest
-    yield from (total(pii.before), total(pii.after), pii.verified) if pii else (None, None, None)
-    yield _joined(voter for voter, verdict in said if verdict == "approve")
-    yield _joined(voter for voter, verdict in said if verdict == "deny")
-    yield _joined(dict.fromkeys(answer.channel for answer in case.answers))
-    yield _joined(dict.fromkeys(group for answer in case.answers for group in answer.groups))
-    yield f"{case.granted['kind']}: {_joined(case.granted['by'])}" if case.granted else ""
-    yield from (case.state, case.decided_at, case.decided_because)
-    yield _joined(case.redeemed_at)
-    yield from (case.published, case.published_digest)
-    yield case.is_as_approved if case.published else None
-    yield from (case.outcome_at, case.ended_at, case.ended_because)
-    yield from (len(case.refusals), case.receipt_sha256, case.decision_index)
+    pii, granted = case.pii, case.granted
+    return (
+        case.id,
+        case.opened_at,
+        _joined(case.requesters),
+        case.task,
+        case.kind,
+        case.source,
+        case.destination,
+        case.why,
+        case.rows,
+        case.size,
+        _joined(case.digests),
+        case.policy,
+        case.policy_digest,
+        total(pii.before) if pii else None,
+        total(pii.after) if pii else None,
+        pii.verified if pii else None,
+        _joined(voter for voter, verdict in said if verdict == "approve"),
+        _joined(voter for voter, verdict in said if verdict == "deny"),
+        _joined(dict.fromkeys(answer.channel for answer in case.answers)),
+        _joined(dict.fromkeys(group for answer in case.answers for group in answer.groups)),
+        f"{granted['kind']}: {_joined(granted['by'])}" if granted else "",
+        case.state,
+        case.decided_at,
+        case.decided_because,
+        _joined(case.redeemed_at),
+        case.published,
+        case.published_digest,
+        case.is_as_approved if case.published else None,
+        case.outcome_at,
+        case.ended_at,
+        case.ended_because,
+        len(case.refusals),
+        case.receipt_sha256,
+        case.decision_index,
+    )
 
 
 def _joined(values: Iterable[str]) -> str:

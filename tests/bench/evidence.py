@@ -1,8 +1,8 @@
 """How long an evidence package takes, and how much memory: from the database to the finished folder.
 
-The ledger is one that the service would have written: each decision has its opening with a PII report, two
 The ledger is one that the service would have written: each decision has an opening with a PII report, two
-own: reading everything out of the database as the server does, verifying ledger and receipts, and writing.
+votes, a signed receipt, a redemption and an outcome. What is timed runs in a process of its own: reading
+everything out of the database as the server does, verifying ledger and receipts, and writing.
 """
 
 from __future__ import annotations
