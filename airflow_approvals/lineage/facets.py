@@ -5,7 +5,7 @@ Counts, names, types and digests only: never a value from the data. Shapes: Open
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from airflow_approvals.core.model import Column, Snapshot
@@ -16,6 +16,8 @@ Facets = dict[str, Facet]
 
 MAX_LOCATIONS = 100
 """Files of a dataset that are named one by one."""
+OPENED = "tokens opened by airflow-approvals"
+"""What a column says of itself whose tokens were turned back into what they stand for."""
 
 _STANDARD = "https://openlineage.io/spec/facets"
 _OWN = f"{BASE}/lineage/1-0-0"
@@ -71,25 +73,30 @@ def pii_tags(classes: Mapping[str, Iterable[str]]) -> Facet:
 
 
 def column_lineage(
-    source: DatasetName, columns: Mapping[str, str], masked: Mapping[str, str] | None = None
+    source: DatasetName,
+    columns: Mapping[str, str],
+    masked: Mapping[str, str] | None = None,
+    opened: Collection[str] = (),
 ) -> Facet:
-    """Return which column came from which: as it was, or masked as `masked` says of it.
+    """Return which column came from which: as it was, masked as `masked` says of it, or `opened` again.
 
     `columns` has the columns of the source by those that were made of them. `transformationType` is
     deprecated, and the only word of it that Marquez keeps in its graph.
     """
-    masked = masked or {}
+    changed = {**(masked or {}), **dict.fromkeys(opened, OPENED)}
     place = {"namespace": source.namespace, "name": source.name}
     fields: dict[str, Any] = {}
     for made, column in columns.items():
-        how = masked.get(made)
+        how = changed.get(made)
         if how is None:
             step = {"type": "DIRECT", "subtype": "IDENTITY", "masking": False}
             field: dict[str, Any] = {"transformationType": "IDENTITY"}
         else:
             told = clean(how)
-            step = {"type": "DIRECT", "subtype": "TRANSFORMATION", "description": told, "masking": True}
-            field = {"transformationType": "MASKED", "transformationDescription": told}
+            is_masked = made not in opened
+            step = {"type": "DIRECT", "subtype": "TRANSFORMATION", "description": told, "masking": is_masked}
+            kind = "MASKED" if is_masked else "DECRYPTED"
+            field = {"transformationType": kind, "transformationDescription": told}
         field["inputFields"] = [{**place, "field": column_name(column), "transformations": [step]}]
         fields[column_name(made)] = field
     return standard("1-2-0", "ColumnLineageDatasetFacet", fields=fields)

@@ -6,7 +6,7 @@ goes wrong here costs the event its facets and nothing else: the provider logs i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -65,26 +65,42 @@ def written(
     request = remembered(operator)
     if request is None:
         return reading(operator.source)
-    site = _site()
-    inputs = [read(*input_of(data, request.evidence)) for data in request.evidence.datasets]
     outputs = []
-    if request.receipt is not None:
-        inputs.append(_receipt(request, site))
     if succeeded and request.evidence.datasets:
         data = request.evidence.datasets[0]
-        outputs.append(
-            made(
-                destination,
-                _released(request, data, site, change=change, renamed=renamed or {}),
-                writing(data),
-            )
-        )
-    state = State.COMPLETED if succeeded else None
-    return lineage(inputs=inputs, outputs=outputs, run_facets=_run_facets(request, site, state))
+        about = _released(request, data, _site(), change=change, renamed=renamed or {})
+        outputs.append(made(destination, about, writing(data)))
+    return _used(request, outputs, succeeded=succeeded)
+
+
+def decrypted(
+    operator: Any, destination: DatasetName, *, columns: Sequence[str], overwrite: bool, succeeded: bool
+) -> Lineage:
+    """Return what opening tokens tells at its end: other bytes than those that were approved were written.
+
+    So the output says which columns were opened and by which approval, but carries no release of its own.
+    """
+    request = remembered(operator)
+    if request is None:
+        return reading(operator.source)
+    outputs = []
+    if succeeded and request.evidence.datasets:
+        data = request.evidence.datasets[0]
+        same = {each.name: each.name for each in data.columns}
+        about = {
+            "schema": facets.schema(data.columns),
+            "columnLineage": facets.column_lineage(dataset_of(data.uri), same, opened=columns),
+            "documentation": facets.documentation(
+                f"Opened by approval {request.id}: policy {request.policy}, {how_approved(request)}"
+            ),
+            "lifecycleStateChange": facets.lifecycle("OVERWRITE" if overwrite else "CREATE"),
+        }
+        outputs.append(made(destination, about, {"outputStatistics": facets.rows_written(data.rows)}))
+    return _used(request, outputs, succeeded=succeeded)
 
 
 def asked(operator: Any) -> Lineage:
-    """Return what a gate of its own tells: the approval, and no data, which it does not touch."""
+    """Return what a gate of its own, or a sensor, tells: the approval, and no data, as it touches none."""
     request = remembered(operator)
     return lineage(run_facets=_run_facets(request, _site()) if request else {})
 
@@ -139,6 +155,16 @@ def writing(data: Snapshot) -> Facets:
     if len(data.files) > 1:
         found["subset"] = facets.output_subset(data)
     return found
+
+
+def _used(request: ApprovalRequest, outputs: list[Any], *, succeeded: bool) -> Lineage:
+    """Return what a write tells that has asked: what it read, and the approval that it used."""
+    site = _site()
+    inputs = [read(*input_of(data, request.evidence)) for data in request.evidence.datasets]
+    if request.receipt is not None:
+        inputs.append(_receipt(request, site))
+    state = State.COMPLETED if succeeded else None
+    return lineage(inputs=inputs, outputs=outputs, run_facets=_run_facets(request, site, state))
 
 
 def _released(

@@ -104,10 +104,17 @@ class PiiDecryptOperator(ApprovedOperator):
         }
 
     def lineage(self, *, succeeded: bool) -> Any:
-        """Return what was read: what is written are other bytes than those that were approved."""
-        from airflow_approvals.lineage.tasks import reading
+        """Return what was read and written, and the approval; written are other bytes than were approved."""
+        from airflow_approvals.lineage.names import dataset_of
+        from airflow_approvals.lineage.tasks import decrypted
 
-        return reading(self.source)
+        return decrypted(
+            self,
+            dataset_of(self.destination),
+            columns=self.token_columns,
+            overwrite=self.overwrite,
+            succeeded=succeeded,
+        )
 
     def find_written(self, request: ApprovalRequest) -> dict[str, Any] | None:
         """Return None: what another try wrote cannot be told from its tokens; a new one asks anew."""

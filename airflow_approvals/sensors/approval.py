@@ -93,6 +93,11 @@ class ApprovalSensor(BaseSensorOperator):
             self.defer(trigger=self._trigger(request), method_name=RESUME, timeout=self.timeout)
         return request.id
 
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        from airflow_approvals.lineage.tasks import asked
+
+        return asked(self)
+
     def _find_request(self, context: Context) -> ApprovalRequest | None:
         from airflow_approvals.core.errors import ServiceUnavailableError
 
@@ -119,7 +124,9 @@ class ApprovalSensor(BaseSensorOperator):
         from airflow.providers.common.compat.sdk import AirflowFailException
 
         from airflow_approvals.core.model import State
+        from airflow_approvals.lineage.remembered import remember
 
+        remember(self, request)
         if request.state is State.PENDING:
             return False
         if request.state in (State.APPROVED, State.REDEEMED, State.COMPLETED):

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
 import pytest
 
 from airflow_approvals.cli.exits import Exit
-from airflow_approvals.core.model import ApprovalRequest, Evidence, State, Verdict
+from airflow_approvals.core.model import Evidence, State
 from airflow_approvals.lineage.approval import Site as LineageSite
 from airflow_approvals.lineage.events import event_of
 from airflow_approvals.lineage.names import column_name, dataset_of
@@ -31,139 +27,21 @@ from airflow_approvals.lineage.remembered import remember
 from airflow_approvals.lineage.transport import fitting
 from airflow_approvals.operators.export import ApprovedExportOperator
 from demo.calls import Stage
-from demo.customers import write_customers
 from demo.embedded import EmbeddedAirflow
-from demo.places import CHECKOUT, Places
+from demo.places import CHECKOUT
 from tests.lineage import spec as specification
 from tests.lineage.samples import a_snapshot, answered
 from tests.lineage.spec import Spec
 from tests.lineage.test_facets import NOON, ODD, through_airflow
+from tests.lineage.world import ROLES, Marquez, World, lay_out, openlineage_env, run_all, wait_for_quiet
 from tests.marquez.relay import Relay
 from tests.marquez.server import StandIn
 
 pytestmark = pytest.mark.services
 
 WIDE = {"2,000 columns": tuple(f"column_{number:04}" for number in range(2_000))}
-ROLES = {"engineer": "user", "alice": "viewer", "bob": "viewer"}
 APPROVAL = "airflowApprovals_approval"
 RELEASE = "airflowApprovals_release"
-
-POLICY = """
-version: 1
-groups:
-  data-stewards: {{users: [alice, bob]}}
-  auditors: {{users: [alice]}}
-policies:
-  - name: soon-over
-    match: {{action: [export], destination: ["{folder}/outbox/expiring/**"]}}
-    require: [{{group: data-stewards}}]
-    expires_after: 20s
-  - name: customer-export
-    match: {{action: [export], destination: ["{folder}/outbox/customers/**"]}}
-    deny_if: ["pii.verified == false"]
-    require: [{{group: data-stewards}}]
-  - name: any-export
-    match: {{action: ["*"], destination: ["{folder}/outbox/**"]}}
-    require: [{{group: data-stewards}}]
-"""
-
-DAGS = """
-from airflow.sdk import DAG, Asset, Param
-from airflow.providers.standard.operators.bash import BashOperator
-from airflow_approvals.operators.export import ApprovedExportOperator
-from airflow_approvals.operators.gated import gated
-
-FOLDER = "{{ var.value.customer_folder }}"
-
-with DAG("lists", schedule=None, params={"into": Param("", type="string")}):
-    # Marquez 0.51.1 cannot tell what is upstream of data that no run wrote.
-    stage = BashOperator(task_id="stage", bash_command="true", outlets=[Asset("file://%(folder)s/staged/list.csv")])
-    stage >> ApprovedExportOperator(
-        task_id="export",
-        source=FOLDER + "/staged/list.csv",
-        destination=FOLDER + "/outbox/{{ params.into }}{{ run_id }}.csv",
-    )
-with DAG("foreign", schedule=None):
-    gated(
-        BashOperator(task_id="copy", bash_command="true"),
-        source=FOLDER + "/staged/list.csv",
-        destination=FOLDER + "/outbox/foreign.csv",
-    )
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Marquez:
-    """Either of the two, asked over HTTP."""
-
-    url: str
-    stand_in: StandIn | None
-
-    def get(self, path: str, **query: Any) -> Any:
-        """Return the JSON of an answer; None for not found."""
-        answer = httpx.get(f"{self.url}/api/v1{path}", params=query, timeout=20)
-        if answer.status_code == 404:
-            return None
-        assert answer.is_success, f"{path}: {answer.status_code} {answer.text[:500]}"
-        return answer.json()
-
-    def events(self) -> list[dict[str, Any]]:
-        """Return every event that was taken."""
-        if self.stand_in is not None:
-            return list(self.stand_in.events)
-        found = self.get("/events/lineage", limit=1000, after="2000-01-01T00:00:00Z")
-        return [_without_nulls(event) for event in found["events"]]
-
-    def run_facets(self, run_id: str) -> dict[str, Any]:
-        facets: dict[str, Any] = self.get(f"/jobs/runs/{run_id}/facets", type="run")["facets"]
-        return facets
-
-    def state(self, run_id: str) -> str:
-        return str(self.get(f"/jobs/runs/{run_id}")["state"])
-
-    def dataset(self, namespace: str, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.get(f"/namespaces/{_quoted(namespace)}/datasets/{_quoted(name)}")
-        assert found is not None, f"Marquez does not know the dataset {namespace} {name}"
-        return found
-
-    def edges(self, node: str) -> set[tuple[str, str]]:
-        """Return the edges of everything that hangs together with a node."""
-        graph = self.get("/lineage", nodeId=node, depth=20)["graph"]
-        return {(edge["origin"], edge["destination"]) for each in graph for edge in each["outEdges"]}
-
-    def upstream(self, run_id: str) -> set[str]:
-        """Return the runs whose outputs a run has read, and so on."""
-        found = self.get("/runlineage/upstream", runId=run_id, depth=20)
-        return {each["run"]["id"] for each in found["runs"]}
-
-
-@dataclass(frozen=True, kw_only=True)
-class World:
-    """Airflow, Marquez, and the runs that were made in them."""
-
-    stage: Stage
-    marquez: Marquez
-
-    @property
-    def data(self) -> Path:
-        return self.stage.places.data
-
-    def request(self, run_id: str, task_id: str = "export") -> ApprovalRequest:
-        found = self.stage.request_of(run_id, task_id)
-        assert found is not None, f"{run_id} has not asked"
-        return found
-
-    def task_run(self, job: str, run_id: str) -> str:
-        """Return the OpenLineage run of a task in a DAG run."""
-        for event in self.marquez.events():
-            airflow = event["run"].get("facets", {}).get("airflow", {})
-            if event["job"]["name"] == job and airflow.get("dagRun", {}).get("run_id") == run_id:
-                return str(event["run"]["runId"])
-        raise AssertionError(f"no event of {job} in {run_id}")
-
-    def types(self, run_id: str) -> list[str]:
-        """Return the types of a run's events, sorted."""
-        return sorted(each["eventType"] for each in self.marquez.events() if each["run"]["runId"] == run_id)
 
 
 @pytest.fixture(scope="module")
@@ -179,124 +57,20 @@ def marquez() -> Iterator[Marquez]:
 @pytest.fixture(scope="module")
 def world(marquez: Marquez, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Every run that the tests look at, made at once while Marquez is away; it comes back at the end."""
-    places = _places(tmp_path_factory.mktemp("world"))
+    places = lay_out(tmp_path_factory.mktemp("world"))
     folders = {"dags": CHECKOUT / "dags", "tests": places.root / "dags"}
     with Relay(marquez.url) as relay:
         env = openlineage_env(relay.url)
         with EmbeddedAirflow(places, roles=ROLES, dag_folders=folders, env=env) as airflow:
             world = World(stage=Stage(airflow), marquez=marquez)
             before = len(marquez.events())
-            _run_all(world)
+            run_all(world.stage)
             assert relay.refused, "nobody has tried to tell anything"
             assert len(marquez.events()) == before, "Marquez was away"
             relay.is_open = True
             world.stage.wait_for(lambda: len(marquez.events()) > before, "the first event")
-            _wait_for_quiet(marquez)
+            wait_for_quiet(marquez)
             yield world
-
-
-def openlineage_env(url: str) -> dict[str, str]:
-    """Return the environment of an Airflow whose lineage goes through the spool to `url`."""
-    host, _, port = url.removeprefix("http://").partition(":")
-    return {
-        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
-            {
-                "type": "airflow_approvals.lineage.transport.SpoolTransport",
-                "backend": {"type": "http", "url": url},
-            }
-        ),
-        "AIRFLOW__OPENLINEAGE__NAMESPACE": "default",
-        "AIRFLOW__OPENLINEAGE__CUSTOM_RUN_FACETS": "airflow_approvals.lineage.tasks.approval_run_facet",
-        "AIRFLOW_CONN_MARQUEZ_DEFAULT": json.dumps({"conn_type": "http", "host": host, "port": int(port)}),
-    }
-
-
-def _places(root: Path) -> Places:
-    places = Places(root=root)
-    for folder in (places.airflow, places.logs, places.outbox / "customers", places.outbox / "expiring"):
-        folder.mkdir(parents=True)
-    write_customers(places.data / "source" / "customers.csv", 200)
-    (places.data / "staged").mkdir()
-    (places.data / "staged" / "list.csv").write_text("id,city\n1,Graz\n2,Linz\n")
-    places.policy.write_text(POLICY.format(folder=places.data.as_uri()))
-    places.passwords.write_text(json.dumps({name: name * 3 for name in ROLES}))
-    (root / "dags").mkdir()
-    (root / "dags" / "lists.py").write_text(DAGS % {"folder": places.data})
-    return places
-
-
-def _run_all(world: World) -> None:
-    stage = world.stage
-    stage.trigger("customer_export", "whole")
-    for run_id in ("denied", "expired", "bypassed", "first", "second"):
-        stage.trigger("lists", run_id, {"into": "expiring/"} if run_id == "expired" else {})
-    stage.trigger("foreign", "foreign")
-    waits = [("lists", "denied"), ("lists", "bypassed"), ("lists", "first"), ("lists", "second")]
-    for dag_id, run_id in waits:
-        _settled(stage, dag_id, run_id)
-    stage.mark_success("lists", "bypassed", "export")
-    _answer(stage, "denied", Verdict.DENY)
-    _answer(stage, "first", Verdict.APPROVE)
-    _answer(stage, "second", Verdict.APPROVE)
-    _settled(stage, "foreign", "foreign", "copy")
-    _answer(stage, "foreign", Verdict.APPROVE, "copy")
-    _settled(stage, "customer_export", "whole")
-    _answer(stage, "whole", Verdict.APPROVE)
-    ends = {"denied": State.DENIED, "expired": State.EXPIRED}
-    ends |= dict.fromkeys(("whole", "first", "second"), State.COMPLETED)
-    for run_id, state in ends.items():
-        stage.wait_for(partial(_is, stage, run_id, state), f"{run_id} to be {state}")
-    for dag_id, run_id in [
-        *waits,
-        ("customer_export", "whole"),
-        ("lists", "expired"),
-        ("foreign", "foreign"),
-    ]:
-        stage.wait_for(partial(_is_over, stage, dag_id, run_id), f"{run_id} to end")
-
-
-def _is_over(stage: Stage, dag_id: str, run_id: str) -> bool:
-    return stage.call("engineer", "GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"] in ("success", "failed")
-
-
-def _is(stage: Stage, run_id: str, state: State) -> bool:
-    request = stage.request_of(run_id)
-    return request is not None and request.state is state
-
-
-def _settled(stage: Stage, dag_id: str, run_id: str, task_id: str = "export") -> None:
-    stage.wait_for(lambda: stage.task_state(dag_id, run_id, task_id) == "deferred", f"{run_id} to wait")
-    request = stage.request_of(run_id, task_id)
-    assert request is not None
-    stage.wait_for(lambda: (datetime.now(UTC) - request.opened_at).seconds > 20, f"{run_id} to settle")
-
-
-def _answer(stage: Stage, run_id: str, verdict: Verdict, task_id: str = "export") -> None:
-    request = stage.request_of(run_id, task_id)
-    assert request is not None
-    with stage.client("alice") as alice:
-        alice.vote(request.id, verdict, revision=request.revision, reason="so it shall be")
-
-
-def _wait_for_quiet(marquez: Marquez) -> None:
-    """Return when no event has come for ten seconds."""
-    seen, since = -1, time.monotonic()
-    while time.monotonic() - since < 10:
-        count = len(marquez.events())
-        if count != seen:
-            seen, since = count, time.monotonic()
-        time.sleep(0.5)
-
-
-def _without_nulls(value: Any) -> Any:
-    """Return an event as it was sent: Marquez fills fields that it knows with null."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(each) for key, each in value.items() if each is not None}
-    return [_without_nulls(each) for each in value] if isinstance(value, list) else value
-
-
-def _quoted(name: str) -> str:
-    return quote(name, safe="")
 
 
 # --- what is seen ----------------------------------------------------------------------------------------

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.providers.openlineage.extractors import OperatorLineage
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import BaseHook, BaseOperator, Connection
@@ -24,7 +26,9 @@ from airflow_approvals.operators.export import ApprovedExportOperator
 from airflow_approvals.operators.gate import ApprovalGateOperator
 from airflow_approvals.operators.gated import gated
 from airflow_approvals.operators.pii import PiiMaskOperator, PiiScanOperator, PiiVerifyOperator
+from airflow_approvals.operators.pii_decrypt import PiiDecryptOperator
 from airflow_approvals.operators.sql import ApprovedSqlWriteOperator
+from airflow_approvals.sensors.approval import ApprovalSensor
 from tests.lineage.samples import a_folder, a_masking, a_report, a_snapshot, answered
 from tests.lineage.spec import Spec
 from tests.lineage.test_facets import through_airflow
@@ -164,6 +168,43 @@ def test_a_gate_of_its_own_tells_its_approval_and_no_data() -> None:
     told = ended(operator)
     assert (told.inputs, told.outputs) == ([], [])
     assert told.run_facets[APPROVAL]["requestId"] == APPROVED.id
+
+
+@pytest.mark.parametrize("state", [State.APPROVED, State.DENIED])
+def test_a_sensor_tells_the_approval_that_it_has_waited_for(state: State) -> None:
+    request = answered(state)
+    sensor = ApprovalSensor(task_id="wait", request_id=request.id)
+    with suppress(AirflowFailException):
+        sensor._check_decided(request)  # what `poke` does once the service has answered
+    told = sensor.get_openlineage_facets_on_complete(SimpleNamespace(state=None))
+    assert told.run_facets[APPROVAL]["requestId"] == request.id
+    assert ("jobDependencies" in told.run_facets) == (state is State.APPROVED)
+    assert (told.inputs, told.outputs) == ([], [])
+
+
+def test_opened_tokens_are_told_with_the_approval_and_as_other_bytes(spec: Spec) -> None:
+    operator = PiiDecryptOperator(
+        task_id="open",
+        source="file:///staged/customers.parquet",
+        destination="file:///open/customers.parquet",
+        token_columns=["email"],
+        key_file="/keys",
+    )
+    remember(operator, replace(APPROVED, evidence=Evidence(datasets=(a_snapshot(),))))
+    assert failed(operator).outputs == []
+    told = ended(operator)
+    assert names(told.inputs) == ["/staged/customers.parquet", f"receipt/{APPROVED.id}"]
+    assert told.run_facets[APPROVAL]["requestId"] == APPROVED.id
+    (output,) = told.outputs
+    assert output.name == "/open/customers.parquet"
+    assert RELEASE not in output.facets
+    assert "version" not in output.facets
+    columns = output.facets["columnLineage"].fields
+    assert columns["email"]["transformationType"] == "DECRYPTED"
+    (step,) = columns["email"]["inputFields"][0]["transformations"]
+    assert step["masking"] is False
+    assert columns["id"]["transformationType"] == "IDENTITY"
+    spec.check([through_airflow(told)])
 
 
 def test_a_gated_operator_keeps_its_own_lineage_and_adds_its_approval(spec: Spec) -> None:
