@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from sqlalchemy import URL, create_engine, make_url, text
 from airflow_approvals.client.api import ApprovalsClient
 from airflow_approvals.client.tokens import login_token
 from airflow_approvals.core.model import ApprovalRequest, State, Verdict
+from tests.marquez.local import LocalHandler, LocalServer
 from tests.provider.site import free_port, login, stop, wait_until_healthy
 
 pytestmark = pytest.mark.services
@@ -70,6 +72,51 @@ def test_images_are_pinned_ports_are_local_and_nothing_is_privileged(compose: di
     dockerfile = (DOCKER / "Dockerfile").read_text()
     assert set(re.findall(r"^FROM (\S+)", dockerfile, flags=re.M)) == {"python:3.11.13-slim-bookworm"}
     assert re.findall(r"^USER (\S+)", dockerfile, flags=re.M) == ["airflow"]
+
+
+class Healthy(LocalServer):
+    """Says at `/healthcheck` what it is told to say."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(_HealthHandler)
+        self.status = status
+
+
+class _HealthHandler(LocalHandler, BaseHTTPRequestHandler):
+    site: Healthy
+
+    def do_GET(self) -> None:
+        self.say(self.site.status if self.path == "/healthcheck" else 404)
+
+
+def test_every_service_that_stays_has_a_health_check(compose: dict[str, Any]) -> None:
+    staying = {name: each for name, each in compose["services"].items() if each.get("restart") != "no"}
+    assert [name for name, service in staying.items() if "healthcheck" not in service] == []
+    waited_for = [
+        (service["depends_on"][other]["condition"], other)
+        for service in staying.values()
+        for other in service.get("depends_on", {})
+    ]
+    assert {other for condition, other in waited_for if condition != "service_healthy"} == {"init"}
+
+
+@pytest.mark.parametrize(("status", "lives"), [(200, True), (500, False), (404, False)])
+@pytest.mark.parametrize(("service", "port"), [("marquez", "5001"), ("marquez-web", "3000")])
+def test_the_health_checks_of_marquez_and_its_page_tell_whether_they_live(
+    compose: dict[str, Any], service: str, port: str, status: int, lives: bool
+) -> None:
+    words: list[str] = compose["services"][service]["healthcheck"]["test"][1:]
+    if shutil.which(words[0]) is None:
+        pytest.skip(f"NOT CHECKED: {words[0]} is not on this machine")
+    with Healthy(status) as server:
+        here = server.url.removeprefix("http://")
+        # As the two images have it: a host and a port, with a colon or a slash between.
+        place = {f"localhost:{port}": here, f"localhost/{port}": here.replace(":", "/")}
+        for there, found in place.items():
+            words = [word.replace(there, found) for word in words]
+        assert here.replace(":", "/") in words[-1].replace(":", "/")
+        done = subprocess.run(words, capture_output=True, timeout=20)
+    assert (done.returncode == 0) is lives, done.stderr.decode()
 
 
 def test_the_signing_key_and_the_passwords_are_the_api_servers_alone(compose: dict[str, Any]) -> None:
