@@ -40,31 +40,36 @@ def pytest_report_header() -> str:
     )
 
 
-LONGEST = (
-    "test_attacks.py",
-    "test_hitl.py",
-    "test_crashes.py",
-    "test_airflow_commands.py",
-    "test_airflow_ui.py",
-    "test_publish_crash.py",
-    "test_slack_end_to_end.py",
-    "test_slack_flow.py",
-    "test_compose.py",
-    "test_marquez.py",
-    "test_pages.py",
-)
+WHOLE_AIRFLOWS = {
+    "test_crashes.py": "crashes",
+    "test_marquez.py": "lineage",
+    "test_compose.py": "lineage",
+    "test_slack_end_to_end.py": "commands",
+    "test_airflow_commands.py": "commands",
+}
+"""Files that start every process of Airflow, by the group in which they run one after the other."""
+SHARED_AIRFLOWS = {("enforcement", "cluster"), ("provider", "site")}
+"""Fixtures that give one Airflow to the tests of several files: each is a group, too."""
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in this hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each file in one process, and let the longest begin first: none shall be left alone at the end.
+    """Keep each file in one process, and each Airflow: a machine of two cores has no room for more of them.
 
-    The tests of the one cluster of tests/enforcement stay together, whatever file they are in.
+    They begin first, so that no process is left alone with one at the end.
     """
     for item in items:
-        has_cluster = "cluster" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("cluster" if has_cluster else item.nodeid.partition("::")[0]))
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+        item.add_marker(pytest.mark.xdist_group(_airflow_of(item) or item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: _airflow_of(item) is None)
+
+
+def _airflow_of(item: pytest.Item) -> str | None:
+    """Return the group of a test that needs processes of Airflow's own."""
+    folder = item.path.parent.name
+    for fixture in getattr(item, "fixturenames", ()):
+        if (folder, fixture) in SHARED_AIRFLOWS and item.path.name not in WHOLE_AIRFLOWS:
+            return f"{folder} {fixture}"
+    return WHOLE_AIRFLOWS.get(item.path.name)
 
 
 @pytest.fixture(scope="session")
