@@ -1,9 +1,10 @@
 """Airflow's cluster policy (entry point `airflow.policy`): gates the tasks that `gated_operators` names.
 
 Airflow calls this for every task of every DAG, in the dag processor and again in the worker that runs it. It
-is imported by every Airflow process, so nothing is imported here before there is a task to gate. Code in a
-DAG file runs in the same process and can undo all of it there: the sealed connections are what stops that,
-and `airflow approvals policy explain DAG_ID` shows it.
+is imported by every Airflow process: what gates a task is imported when there is one, and what reads the
+rules, which needs the standard library alone, at once, so that a process forked to parse a file has it.
+Code in a DAG file runs in the same process and can undo all of it there: the sealed connections are what
+stops that, and `airflow approvals policy explain DAG_ID` shows it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,11 @@ from typing import Any
 
 from airflow.policies import hookimpl
 
-_source: Any = None
+from airflow_approvals.core.errors import ApprovalsError
+from airflow_approvals.enforcement.rules_file import RulesFile
+from airflow_approvals.settings import read_gating
+
+_source: RulesFile | None = None
 
 
 @hookimpl
@@ -24,8 +29,6 @@ def get_dagbag_import_timeout(dag_file_path: str) -> None:
 @hookimpl
 def task_policy(task: Any) -> None:
     """Gate `task` if a rule says so; a DAG of which that cannot be told, or done, is not loaded."""
-    from airflow_approvals.core.errors import ApprovalsError
-
     try:
         if found := _rules_source().current().rules_of(task):
             from airflow_approvals.enforcement.gating import gate_by_rules
@@ -37,12 +40,8 @@ def task_policy(task: Any) -> None:
         raise AirflowClusterPolicyViolation(str(error)) from error
 
 
-def _rules_source() -> Any:
+def _rules_source() -> RulesFile:
     global _source  # one per process, made before any DAG file is imported
     if _source is None:
-        from airflow_approvals.enforcement.rules_file import RulesFile
-        from airflow_approvals.settings import read_gating
-
-        path, mode = read_gating()
-        _source = RulesFile(path, mode)
+        _source = RulesFile(*read_gating())
     return _source

@@ -63,15 +63,16 @@ def _gated(
 ) -> type[BaseOperator]:
     """Return the gated class of `base`: one for all tasks of a kind, so that large DAGs parse fast."""
     terms = Terms(own_fields=own_fields, show=(), on_denied="fail", rules=rules)
-    return gated_class(
-        base, {**dict.fromkeys(GATE_FIELDS), "approvals_justification": "", **_told(rules)}, terms
-    )
+    fields = {**dict.fromkeys(GATE_FIELDS), "approvals_justification": "", **_told(rules)}
+    # The rule's own words: a destination in them is rendered when the task runs.
+    return gated_class(base, fields, terms, rendered=(RULE_FIELD,))
 
 
 def _regated(
     base: type[BaseOperator], fields: Any, terms: Terms, rules: tuple[GateRule, ...]
 ) -> type[BaseOperator]:
-    return gated_class(base, {**fields, **_told(rules)}, replace(terms, rules=rules))
+    told = {**fields, **_told(rules)}
+    return gated_class(base, told, replace(terms, rules=rules), rendered=(*GATE_FIELDS, RULE_FIELD))
 
 
 def _told(rules: tuple[GateRule, ...]) -> dict[str, Any]:

@@ -222,8 +222,17 @@ def _depend_on_fields(operator: Any, cls: type[BaseOperator]) -> None:
         XComArg.apply_upstream_relationship(operator, getattr(cls, name))
 
 
-def gated_class(base: type[BaseOperator], fields: Mapping[str, Any], terms: Terms) -> type[BaseOperator]:
-    """Return a subclass of `base` that asks first, and is called the same."""
+def gated_class(
+    base: type[BaseOperator],
+    fields: Mapping[str, Any],
+    terms: Terms,
+    *,
+    rendered: Collection[str] = GATE_FIELDS,
+) -> type[BaseOperator]:
+    """Return a subclass of `base` that asks first, and is called the same.
+
+    `rendered` are those of `fields` that may hold templates; Airflow shows them, and takes its time for each.
+    """
 
     def execute_gated(self: Any, context: Context) -> Any:
         return execute(self, context, super(cls, self).execute)
@@ -255,7 +264,7 @@ def gated_class(base: type[BaseOperator], fields: Mapping[str, Any], terms: Term
         "__doc__": base.__doc__,
         **fields,
         "approvals_terms": terms,
-        "template_fields": (*terms.own_fields, *GATE_FIELDS, *(set(fields) - set(GATE_FIELDS))),
+        "template_fields": (*terms.own_fields, *rendered),
         "operator_extra_links": _links(base),
         "start_from_trigger": False,  # it would start in the triggerer, where nobody has been asked
         "execute": execute_gated,
