@@ -42,7 +42,7 @@ class Period:
         return rfc3339(self.since), rfc3339(self.until)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class _Places:
     """Where the entries about one request are, as offset and length in turn."""
 

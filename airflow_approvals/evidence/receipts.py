@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+from array import array
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from airflow_approvals.evidence.cases import Case
 from airflow_approvals.evidence.ledger_file import LedgerFile
 
 _HASH = 32
-_BATCH = 500  # receipts verified at once
+_BATCH = 200  # receipts verified at once
 _AHEAD = 4  # batches
 _MOST = 3  # processes
 _INDEX = re.compile(rb'"index": ?([0-9]{1,18})\}')
@@ -37,7 +38,8 @@ class Envelopes:
 
     def __init__(self, path: Path) -> None:
         self._stream = path.open("rb")
-        self._at: dict[int, tuple[int, int]] = {}
+        self._rows: dict[int, int] = {}  # by decision
+        self._ends = array("Q", [0])  # of each row's line
 
     def __enter__(self) -> Self:
         try:
@@ -52,26 +54,26 @@ class Envelopes:
 
     def find(self, index: int) -> bytes:
         """Return the line of the decision at `index`; raise `ReceiptInvalidError` when it is missing."""
-        if index not in self._at:
+        if index not in self._rows:
             raise ReceiptInvalidError(
                 f"the receipt of the approval at ledger entry {index} is missing; an approval cannot be "
                 "shown without it: make the package anew from the server that holds it"
             )
-        offset, length = self._at[index]
-        return os.pread(self._stream.fileno(), length, offset)
+        row = self._rows[index]
+        start, end = self._ends[row], self._ends[row + 1]
+        return os.pread(self._stream.fileno(), end - start, start)
 
     def _index(self) -> None:
-        offset = 0
-        for line in self._stream:
+        for row, line in enumerate(self._stream):
             # The last one: inside a bundle's entry the quotes are escaped.
             found = _INDEX.match(line, line.rfind(b'"index":'))
             index = int(found[1]) if found else -1
-            if found is None or index in self._at:
+            if found is None or index in self._rows:
                 raise ReceiptInvalidError(
-                    f"receipts: line {len(self._at) + 1} is none, or its decision has two; make it anew"
+                    f"receipts: line {row + 1} is none, or its decision has two; make it anew"
                 )
-            self._at[index] = (offset, len(line))
-            offset += len(line)
+            self._rows[index] = row
+            self._ends.append(self._ends[row] + len(line))
 
 
 class Tree:
@@ -80,13 +82,10 @@ class Tree:
     def __init__(self, leaves: bytearray) -> None:
         self._levels = [leaves]
         while len(self._levels[-1]) >= 2 * _HASH:
-            below = self._levels[-1]
-            pairs = range(0, len(below) - 2 * _HASH + 1, 2 * _HASH)
-            self._levels.append(
-                bytearray().join(
-                    hashlib.sha256(b"\x01" + below[start : start + 2 * _HASH]).digest() for start in pairs
-                )
-            )
+            below, level = self._levels[-1], bytearray()
+            for start in range(0, len(below) - 2 * _HASH + 1, 2 * _HASH):
+                level += hashlib.sha256(b"\x01" + below[start : start + 2 * _HASH]).digest()
+            self._levels.append(level)
 
     def read(self, level: int, index: int) -> bytes:
         return bytes(self._levels[level][index * _HASH : (index + 1) * _HASH])
