@@ -37,21 +37,23 @@ def with_connections(hook: Hook) -> Hook:
     return hook
 
 
-def check_address(conn_id: str, address: str) -> str:
+def check_address(conn_id: str, address: str, *, kind: str = "http") -> str:
     """Return the host of `address`; raise `ConfigurationError` unless what goes there is encrypted.
 
-    Loopback may do without. The address itself is never in the message: it may be the secret.
+    `kind` is http or ws. Loopback may do without encryption. The address itself is never in the message: it
+    may be the secret.
     """
+    secure = f"{kind}s"
     try:
         parts = urlsplit(address)
         host = parts.hostname or ""
         sound = bool(host) and parts.port != 0 and address.isprintable() and " " not in address
     except ValueError:
         sound = False
-    if not sound or parts.scheme not in ("http", "https"):
-        raise ConfigurationError(f"connection {conn_id}: it holds no https address to send to")
-    if parts.scheme == "http" and not is_loopback(host):
-        raise ConfigurationError(f"connection {conn_id}: it would be sent unencrypted; use https")
+    if not sound or parts.scheme not in (kind, secure):
+        raise ConfigurationError(f"connection {conn_id}: it holds no {secure} address to send to")
+    if parts.scheme == kind and not is_loopback(host):
+        raise ConfigurationError(f"connection {conn_id}: it would be sent unencrypted; use {secure}")
     return host
 
 

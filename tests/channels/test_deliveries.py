@@ -165,7 +165,7 @@ ADDRESSES = ["http://slack.example.com/api/", "http://127.0.0.1.example.com/", "
 def test_a_token_never_goes_out_unencrypted(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     connection = {"conn_type": "slack", "password": "xoxb-secret", "extra": {"base_url": address}}
     monkeypatch.setenv("AIRFLOW_CONN_SLACK_LEAKY", json.dumps(connection))
-    with pytest.raises(ConfigurationError, match="unencrypted") as caught:
+    with pytest.raises(ConfigurationError, match=r"unencrypted|no https address") as caught:
         Workspaces(AirflowWorkspace).get("slack_leaky")
     assert "xoxb" not in str(caught.value)
 

@@ -72,6 +72,7 @@ def test_a_button_says_what_is_wanted_by_whom_for_which_revision(wish: Wish) -> 
         place=Place(channel="C1", ts="1.2"),
         trigger_id="1.2.3",
         app_id="A1",
+        response_url="https://hooks.slack.com/actions/1",
     )
 
 

@@ -146,6 +146,33 @@ def test_a_linked_stranger_is_refused_and_told_privately(site: SlackSite) -> Non
     assert refusals(site) == [("mallory", "vote-refused")]
 
 
+def test_somebody_who_is_not_in_the_channel_is_told_privately_too(site: SlackSite) -> None:
+    request = site.open()
+    message = site.prompt(request)
+    site.slack.channels[CHANNEL].discard(MALLORY)
+    site.slack.click(MALLORY, message, APPROVE)
+    assert "not in any approver group" in eventually(lambda: site.notes_to(MALLORY))[0]
+    assert [problem.split()[1] for problem in site.slack.problems] == ["user_not_in_channel"]
+    site.slack.problems.clear()
+
+
+@OVER_HTTP
+@pytest.mark.parametrize(
+    "elsewhere", ["https://evil.example/actions/1", "http://hooks.slack.com/actions/1", "file:///etc/passwd"]
+)
+def test_a_private_note_goes_to_slack_and_nowhere_else(
+    site: SlackSite, elsewhere: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = site.open()
+    message = site.prompt(request)
+    site.slack.channels[CHANNEL].discard(MALLORY)
+    site.slack.click(MALLORY, message, APPROVE, response_url=elsewhere)
+    eventually(lambda: "a private note was not taken" in caplog.text)
+    assert elsewhere not in caplog.text
+    assert site.notes_to(MALLORY) == []
+    site.slack.problems.clear()
+
+
 ACCOUNTS: dict[str, dict[str, Any]] = {
     "guest": {"is_restricted": True},
     "single-channel guest": {"is_ultra_restricted": True},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_approvals.channels.slack.workspace import check_address
+from airflow_approvals.channels.connections import check_address
 from airflow_approvals.core.errors import ConfigurationError
 from airflow_approvals.core.model import State
 from tests.channels.site import ALICE, BOB, LINKED, SlackSite, a_listener, eventually, listening, running
@@ -142,7 +142,10 @@ def test_a_listener_that_is_stopped_while_slack_is_away_ends(site: SlackSite) ->
 
 
 def test_a_socket_that_is_not_encrypted_is_refused_unless_it_is_on_this_machine() -> None:
-    check_address("slack", "ws://127.0.0.1:8000/socket")
-    check_address("slack", "wss://wss-primary.slack.com/link")
+    check_address("slack", "ws://127.0.0.1:8000/socket", kind="ws")
+    check_address("slack", "wss://wss-primary.slack.com/link", kind="ws")
     with pytest.raises(ConfigurationError, match="unencrypted"):
-        check_address("slack", "ws://wss-primary.slack.com/link")
+        check_address("slack", "ws://wss-primary.slack.com/link", kind="ws")
+    for address in ("https://wss-primary.slack.com/link", "wss://", "", "wss://a b"):
+        with pytest.raises(ConfigurationError, match="no wss address"):
+            check_address("slack", address, kind="ws")

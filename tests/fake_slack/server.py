@@ -20,6 +20,7 @@ def create_fake_app(slack: FakeSlack) -> FastAPI:
     """Return the app; it is to be served at `slack.address`."""
     app = FastAPI(openapi_url=None)
     _add_web_api(app, slack)
+    _add_sockets(app, slack)
     _add_page(app, slack)
     return app
 
@@ -45,12 +46,15 @@ def _add_web_api(app: FastAPI, slack: FakeSlack) -> None:
         status, answer, headers = slack.call(method, arguments, token)
         return JSONResponse(answer, status_code=status, headers=headers)
 
-    @app.post("/response")
-    async def _response_url() -> Response:
-        # It lives for 30 minutes and five answers, so nothing of ours may rest on it.
-        slack.problems.append("response_url was used")
-        return Response(status_code=404)
+    @app.post("/response/{token}")
+    async def _respond(token: str, request: Request) -> Response:
+        if slack.is_down:
+            return Response(status_code=503)
+        status, told = slack.respond(token, await request.json())
+        return Response(told, status_code=status)
 
+
+def _add_sockets(app: FastAPI, slack: FakeSlack) -> None:
     @app.websocket("/socket")
     async def _socket(websocket: WebSocket, ticket: str = "") -> None:
         if slack.is_down or ticket not in slack.tickets:

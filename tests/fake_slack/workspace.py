@@ -20,6 +20,8 @@ APP_TOKEN = "xapp-fake-app-level-token"
 SECRET = "fake-signing-secret-of-the-app"
 TEAM, APP, BOT = "T0HOME", "A0APPROVALS", "U0BOT"
 TRIGGER_SECONDS = 3.0
+RESPONSE_SECONDS, RESPONSE_USES = 30 * 60.0, 5
+RESPONSE_KEYS = {"text", "response_type", "replace_original"}
 SCOPES = frozenset({"chat:write", "users:read", "users:read.email", "usergroups:read"})
 NEEDED = {
     "chat.postMessage": "chat:write",
@@ -58,6 +60,16 @@ class Message:
 
 
 @dataclass
+class Response:
+    """Where a click may be answered, by whoever knows the address."""
+
+    user: str
+    channel: str
+    expires: float
+    uses: int = 0
+
+
+@dataclass
 class Workspace:
     """The state of the workspace, and the ways to disturb it."""
 
@@ -77,6 +89,8 @@ class Workspace:
     problems: list[str] = field(default_factory=list)  # what Slack would have refused
     tickets: set[str] = field(default_factory=set)  # for one socket each
     address: str = ""  # of the server, without a path
+    late: float = 0.0  # seconds by which its clock is ahead
+    _responses: dict[str, Response] = field(default_factory=dict)
     _triggers: dict[str, tuple[str, float]] = field(default_factory=dict)
     _used_triggers: set[str] = field(default_factory=set)
     _last_post: dict[str, float] = field(default_factory=dict)
@@ -109,8 +123,43 @@ class Workspace:
         with self._lock:
             self._count += 1
             trigger_id = f"{self._count}.trigger"
-            self._triggers[trigger_id] = (user_id, time.monotonic() + TRIGGER_SECONDS)
+            self._triggers[trigger_id] = (user_id, self._now() + TRIGGER_SECONDS)
             return trigger_id
+
+    def response_url(self, user_id: str, channel: str) -> str:
+        """Return an address for five answers within half an hour."""
+        with self._lock:
+            self._count += 1
+            token = f"response-{self._count}"
+            self._responses[token] = Response(user_id, channel, self._now() + RESPONSE_SECONDS)
+            return f"{self.address}/response/{token}"
+
+    def respond(self, token: str, answer: Json) -> tuple[int, str]:
+        """Take an answer to a click: status and body."""
+        with self._lock:
+            found = self._responses.get(token)
+            if found is None:
+                return 404, "no_such_url"
+            if self._now() > found.expires:
+                return 404, "expired_url"
+            if found.uses >= RESPONSE_USES:
+                return 404, "used_url"
+            found.uses += 1
+            try:
+                check_message({"text": answer.get("text")})
+            except BlockKitError as problem:
+                self.problems.append(f"response_url: {problem}")
+                return 400, "invalid_payload"
+            # What the whole channel sees, or what takes the place of the prompt, is a mistake of ours.
+            private = answer.get("response_type") == "ephemeral" and answer.get("replace_original") is False
+            if set(answer) != RESPONSE_KEYS or not private:
+                self.problems.append(f"response_url: {sorted(answer)}")
+                return 400, "invalid_payload"
+            self.notes.append({"channel": found.channel, "user": found.user, "text": answer["text"]})
+            return 200, "ok"
+
+    def _now(self) -> float:
+        return time.monotonic() + self.late
 
     def call(self, method: str, arguments: Json, token: str) -> tuple[int, Json, dict[str, str]]:
         """Answer our app: status, body, headers."""
@@ -208,7 +257,7 @@ class Workspace:
         if not user:
             return {"error": "invalid_trigger_id"}
         self._used_triggers.add(trigger_id)
-        if time.monotonic() > expires:
+        if self._now() > expires:
             return {"error": "expired_trigger_id"}
         try:
             check_view(arguments["view"])

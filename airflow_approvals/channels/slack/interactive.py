@@ -1,7 +1,7 @@
 """What somebody did in Slack, read from a signed body: one pure function, for HTTP and for Socket Mode.
 
-Believed are the ids of person, workspace and app, which Slack signed. Names, texts of the message, and where
-to answer to are not read at all; a button's value only says which request to look up.
+Believed are the ids of person, workspace and app, which Slack signed. Names and texts of the message are not
+read at all; a button's value only says which request to look up.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from airflow_approvals.channels.slack.references import PromptRef
 from airflow_approvals.core.errors import InvalidRequestError
 
 _PREFIX = "approvals."
+_URL = 2000
 
 
 class Wish(StrEnum):
@@ -54,6 +55,7 @@ class Click:
     place: Place | None
     trigger_id: str
     app_id: str
+    response_url: str = ""  # where this person alone can be told something; never kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +146,7 @@ def _click(payload: Mapping[str, Any]) -> Intent:
         place=_place_of(container),
         trigger_id=_word(payload["trigger_id"]),
         app_id=str(payload.get("api_app_id", "")),
+        response_url=str(payload.get("response_url") or "")[:_URL],
     )
 
 

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from airflow_approvals.channels.connections import check_address
 from airflow_approvals.channels.outbox import Deliveries, SendError
 from airflow_approvals.channels.slack.acting import carry_out, intent_for
 from airflow_approvals.channels.slack.answers import Answers
 from airflow_approvals.channels.slack.interactive import Doing
 from airflow_approvals.channels.slack.signature import SignatureRefusedError
-from airflow_approvals.channels.slack.workspace import TIMEOUT, Workspace, Workspaces, check_address
+from airflow_approvals.channels.slack.workspace import TIMEOUT, Workspace, Workspaces
 from airflow_approvals.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _client_of(workspace: Workspace, url: str) -> SocketModeClient:
             return checked(await super().issue_new_wss_url())
 
     def checked(address: str) -> str:
-        check_address(workspace.conn_id, address)
+        check_address(workspace.conn_id, address, kind="ws")
         return address
 
     web = AsyncWebClient(base_url=workspace.base_url, proxy=workspace.proxy, timeout=TIMEOUT)

@@ -7,10 +7,11 @@ from datetime import datetime
 
 from airflow_approvals.channels.outbox import SendError
 from airflow_approvals.channels.slack.blocks import Json
-from airflow_approvals.channels.slack.interactive import Click, Submission
+from airflow_approvals.channels.slack.interactive import Click, Place, Submission
 from airflow_approvals.channels.slack.modals import notice_modal
 from airflow_approvals.channels.slack.workspace import Workspace
 from airflow_approvals.channels.text import escaped
+from airflow_approvals.core.errors import ConfigurationError
 
 _NOTE = 1500
 
@@ -28,12 +29,19 @@ def tell(workspace: Workspace, intent: Click | Submission, words: str, *, now: d
         if intent.place is None:
             open_window(workspace, intent, notice_modal(words), now=now)
         else:
-            workspace.call(
-                "chat.postEphemeral",
-                now=now,
-                channel=intent.place.channel,
-                user=intent.who.user_id,
-                text=escaped(words, _NOTE),
-            )
-    except SendError as trouble:
+            _note(workspace, intent, intent.place, escaped(words, _NOTE), now=now)
+    except (SendError, ConfigurationError) as trouble:
         log.warning("a private note was not taken: %s", trouble)
+
+
+def _note(
+    workspace: Workspace, intent: Click | Submission, place: Place, text: str, *, now: datetime
+) -> None:
+    """Post a note below the prompt; who is not in the channel gets it through what came with the click."""
+    to = {"channel": place.channel, "user": intent.who.user_id}
+    try:
+        workspace.call("chat.postEphemeral", now=now, text=text, **to)
+    except SendError as trouble:
+        if not (trouble.refused and isinstance(intent, Click) and intent.response_url):
+            raise
+        workspace.respond(intent.response_url, text)

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from airflow_approvals.channels.connections import with_connections
+from airflow_approvals.channels.connections import check_address, is_loopback, with_connections
 from airflow_approvals.channels.outbox import SendError
 from airflow_approvals.core.errors import ConfigurationError
 
@@ -30,11 +30,13 @@ KEPT = 300.0
 TROUBLE_KEPT = 10.0
 """Seconds that a connection which cannot be used is not looked for again."""
 
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _READING = frozenset({"users.info", "usergroups.users.list"})
 """Methods that take no JSON: docs.slack.dev/apis/web-api"""
 
 _SOCKET = "apps.connections.open"
+_HOOKS = frozenset({"hooks.slack.com", "hooks.slack-gov.com"})
+"""Where the `response_url` of a click leads; another place is refused, whoever signed it."""
+
 _GONE = frozenset({"message_not_found", "thread_not_found"})
 _PASSING = frozenset(
     {"internal_error", "fatal_error", "service_unavailable", "request_timeout", "team_added_to_org"}
@@ -73,6 +75,8 @@ class Workspace(Protocol):
     def group_members(self, usergroup: str, *, now: datetime) -> frozenset[str]: ...
 
     def socket_url(self, *, now: datetime) -> str: ...
+
+    def respond(self, response_url: str, text: str) -> None: ...
 
 
 class AirflowWorkspace:
@@ -148,6 +152,27 @@ class AirflowWorkspace:
         """Return the address of a socket for the app; it is good for one connection, soon."""
         return str(self.call(_SOCKET, now=now).get("url", ""))
 
+    def respond(self, response_url: str, text: str) -> None:
+        """Tell whoever clicked, and nobody else, through the address that came with the click.
+
+        It takes five answers within half an hour. Raises `SendError`.
+        """
+        from slack_sdk.errors import SlackClientError
+        from slack_sdk.webhook import WebhookClient
+
+        host = check_address(self.conn_id, response_url)
+        if host not in _HOOKS and not (
+            is_loopback(host) and is_loopback(urlsplit(self.base_url).hostname or "")
+        ):
+            raise SendError("response_url: it does not lead to Slack", refused=True)
+        client = WebhookClient(response_url, timeout=TIMEOUT, proxy=self.proxy, retry_handlers=[])
+        try:
+            answer = client.send(text=text, response_type="ephemeral", replace_original=False)
+        except (SlackClientError, OSError, ValueError) as error:
+            raise SendError(f"response_url: Slack did not answer ({type(error).__name__})") from error
+        if answer.status_code != 200:
+            raise SendError(f"response_url: Slack answered {answer.status_code}", refused=True)
+
 
 class Workspaces:
     """The workspaces in use, each opened anew every few minutes: connections and secrets change."""
@@ -194,15 +219,6 @@ def _confirmed_email(user: Mapping[str, Any]) -> str | None:
     email = profile.get("email") if isinstance(profile, Mapping) else None
     known = isinstance(email, str) and "@" in email and user.get("is_email_confirmed") is True
     return email if known else None
-
-
-def check_address(conn_id: str, base_url: str) -> None:
-    """Raise unless what goes there is encrypted, or stays on this machine."""
-    address = urlsplit(base_url)
-    if address.scheme not in ("https", "wss") and address.hostname not in _LOOPBACK:
-        raise ConfigurationError(
-            f"connection {conn_id}: its base_url would send the token unencrypted; use https"
-        )
 
 
 def _send_error(method: str, refusal: Any, now: datetime) -> SendError:
