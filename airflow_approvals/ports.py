@@ -42,6 +42,7 @@ class RequestFilter:
     redeemed_by: str | None = None  # task instance id
     is_standing: bool | None = None  # whether its approval stands for later runs; None: both
     granted_by: str | None = None  # id of the standing approval that approved it
+    voided: str | None = None  # id of the standing approval that it ended
     ids: tuple[str, ...] = ()
     opened_before: datetime | None = None
     search: str | None = None  # words, each of which must stand somewhere in names, addresses or the reason

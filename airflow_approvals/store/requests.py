@@ -143,7 +143,7 @@ def list_requests(connection: Connection, wanted: RequestFilter) -> Page:
             f"asked for {wanted.limit} from {wanted.offset}"
         )
     texts = (wanted.dag_id, wanted.run_id, wanted.task_id, wanted.policy, wanted.requester, wanted.search)
-    _check_text(*texts, wanted.granted_by, *wanted.ids)
+    _check_text(*texts, wanted.granted_by, wanted.voided, *wanted.ids)
     conditions = _conditions(wanted)
     total = connection.scalar(select(func.count()).select_from(requests).where(*conditions))
     rows = connection.execute(
@@ -295,6 +295,8 @@ def _told_by_document(wanted: RequestFilter) -> Iterator[ColumnElement[bool]]:
         yield terms.is_not(None) if wanted.is_standing else terms.is_(None)
     if wanted.granted_by is not None:
         yield document["granted"]["standing_id"].as_string() == wanted.granted_by
+    if wanted.voided is not None:
+        yield document["voided"].as_string() == wanted.voided
 
 
 def _asked_by(person: str) -> ColumnElement[bool]:

@@ -32,6 +32,7 @@ version: 1
 groups:
   data-stewards: {users: [alice, bob]}
   security: {users: [carol]}
+  oncall: {users: [dana]}
   admins: {users: [root]}
 channels:
   data-approvals: {kind: slack, conn_id: slack_approvals, channel: C0123456}
@@ -48,6 +49,19 @@ policies:
     notify: [data-approvals, stewards]
     remind_every: 20m
     escalate: {after: 25m, to: security, notify: [on-call]}
+  - name: payroll-export
+    match: {action: [export], destination: ["s3://bank-*/**"]}
+    require: [{group: data-stewards}]
+    high_risk: true
+    break_glass: {group: oncall}
+  - name: daily-feed
+    match: {action: [export], destination: ["s3://feed-*/**"]}
+    require: [{group: data-stewards}]
+    standing: {max_days: 30, void_on: [schema, residual_pii, "rows > 1.2x"]}
+  - name: schema-change
+    match: {action: [alter]}
+    require: [{group: security}]
+    break_glass: {group: oncall}
   - name: internal-write
     match: {action: [write, delete, grant]}
     require: [{group: data-stewards}]
@@ -80,6 +94,9 @@ class Gallery:
     site: Site
     pending: ApprovalRequest  # two groups must answer, one question is open
     completed: ApprovalRequest
+    high_risk: ApprovalRequest  # asks twice before an approval counts
+    standing: ApprovalRequest  # in force, and has let one run out
+    emergency: ApprovalRequest  # granted by dana alone; carol should look at it
 
 
 def hang(folder: Path) -> Gallery:
@@ -100,6 +117,17 @@ def hang(folder: Path) -> Gallery:
         why="Retention period of three years is over, ticket PRIV-318.",
         at=now - timedelta(hours=5),
     )
+    standing = _standing(site, at=now - timedelta(days=4))
+    emergency = _emergency(site, at=now - timedelta(minutes=10))
+    high_risk = ask(
+        site,
+        rows=412,
+        name="payroll_november",
+        destination="s3://bank-transfer/payroll/2026-11.parquet",
+        dag_id="payroll",
+        why="Salaries of November, checked by finance.",
+        at=now - timedelta(minutes=41),
+    )
     pending = ask(site, rows=5210, at=now - timedelta(minutes=26))
     service = site.service
     service.ask(
@@ -111,7 +139,14 @@ def hang(folder: Path) -> Gallery:
     )
     service.remind_due(now=now - timedelta(minutes=5))
     _tell(site, completed, now=now - timedelta(minutes=5))
-    return Gallery(site=site, pending=pending, completed=completed)
+    return Gallery(
+        site=site,
+        pending=pending,
+        completed=completed,
+        high_risk=high_risk,
+        standing=standing,
+        emergency=emergency,
+    )
 
 
 def _tell(site: Site, unlucky: ApprovalRequest, *, now: datetime) -> None:
@@ -253,6 +288,58 @@ def _completed(site: Site, *, at: datetime) -> ApprovalRequest:
     )
     site.set_task_state(ti_id, "success")
     return replace(done)
+
+
+def feed(site: Site, *, rows: int, at: datetime) -> ApprovalRequest:
+    """Open the request of one run of the daily feed."""
+    return ask(
+        site,
+        rows=rows,
+        name="orders",
+        destination="s3://feed-acme/orders.parquet",
+        dag_id="daily_feed",
+        why="Daily feed of orders.",
+        at=at,
+        columns=COLUMNS[:1],
+        pii=pii_report(rows, COLUMNS[:1]),
+    )
+
+
+def _standing(site: Site, *, at: datetime) -> ApprovalRequest:
+    approved = approve(site, feed(site, rows=1800, at=at), "bob", at=at + timedelta(minutes=4))
+    opened = site.service.open_standing(
+        person_named("engineer"),
+        approved.id,
+        days=30,
+        source=None,
+        destination=None,
+        new_id=str(uuid4()),
+        now=at + timedelta(hours=1),
+    )
+    standing = approve(site, opened.request, "alice", at=at + timedelta(hours=2))
+    feed(site, rows=1910, at=at + timedelta(days=1))
+    return standing
+
+
+def _emergency(site: Site, *, at: datetime) -> ApprovalRequest:
+    request = ask(
+        site,
+        kind="alter",
+        name="orders",
+        destination="sql://warehouse/sales.orders",
+        dag_id="repair",
+        task_id="add_column",
+        why="Loads have failed since 02:40 because the column is missing.",
+        at=at,
+    )
+    return site.service.break_glass(
+        person_named("dana"),
+        request.id,
+        reason="Loads fail, and nobody of security answers at 3 a.m.",
+        revision=1,
+        channel=Channel.PAGE,
+        now=at + timedelta(minutes=2),
+    )
 
 
 def _denied(site: Site, *, at: datetime) -> None:

@@ -50,7 +50,8 @@ def test_what_stands_and_what_it_has_let_out_are_listed_apart(store: SqlStore) -
         )
         for standing_id in (stands.id, "another")
     ]
-    put(store, stands, *let_out, a_request())
+    ended = replace(a_request(), voided=stands.id)
+    put(store, stands, *let_out, ended)
 
     def ids(wanted: RequestFilter) -> list[str]:
         return [request.id for request in store.list_requests(wanted).requests]
@@ -58,6 +59,7 @@ def test_what_stands_and_what_it_has_let_out_are_listed_apart(store: SqlStore) -
     assert ids(RequestFilter(is_standing=True)) == [stands.id]
     assert len(ids(RequestFilter(is_standing=False))) == 3
     assert ids(RequestFilter(granted_by=stands.id)) == [let_out[0].id]
+    assert ids(RequestFilter(voided=stands.id)) == [ended.id]
 
 
 def test_its_end_is_found_like_that_of_any_approval(store: SqlStore) -> None:

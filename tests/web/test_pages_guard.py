@@ -17,7 +17,8 @@ from tests.web.site import Site, an_opening
 
 ID = "3f2b8f6e-1111-4222-8333-444455556666"
 PATHS = ["/", f"/requests/{ID}", f"/requests/{ID}/receipt", "/task-instances/a/b/c/-1", "/static/app.css"]
-FORMS = [f"/requests/{ID}/{word}" for word in ("vote", "ask", "answer", "cancel", "revoke")]
+WORDS = ("vote", "ask", "answer", "cancel", "revoke", "break-glass", "review", "standing", "send-again")
+FORMS = [f"/requests/{ID}/{word}" for word in WORDS]
 
 
 def opened(site: Site, opening: Opening) -> ApprovalRequest:

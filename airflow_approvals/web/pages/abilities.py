@@ -8,10 +8,12 @@ from datetime import datetime
 from functools import partial
 
 from airflow_approvals.core import gate
+from airflow_approvals.core.break_glass import break_glass, check_may_review, is_emergency
 from airflow_approvals.core.errors import ApprovalsError, NoPolicyError, PolicyError
 from airflow_approvals.core.model import ApprovalRequest, Channel, Person, State, Verdict
 from airflow_approvals.core.policy import Policy, PolicyFile, digest_of_policy
 from airflow_approvals.core.progress import approver_groups
+from airflow_approvals.core.standing import check_may_stand, terms_for
 from airflow_approvals.service import Service
 
 _SOME_REASON = "-"
@@ -22,17 +24,32 @@ class Abilities:
     """Which buttons there are, and why the others are not."""
 
     approve: bool = False
+    asks_twice: bool = False  # before an approval counts
     deny: bool = False
     ask: bool = False
     answer: tuple[int, ...] = ()  # ids of open questions
     cancel: bool = False
     revoke: bool = False
+    break_glass: bool = False
+    review: bool = False  # of an emergency grant, afterwards
+    stand_days: int = 0  # for how many days one may ask that this approval stands
     reason_needed: str = "on_deny"  # never, on_deny, always
     why_not: str = ""
 
     @property
     def any(self) -> bool:
-        return any((self.approve, self.deny, self.ask, self.answer, self.cancel, self.revoke))
+        return any(
+            (
+                self.approve,
+                self.deny,
+                self.ask,
+                self.answer,
+                self.cancel,
+                self.revoke,
+                self.break_glass,
+                self.review,
+            )
+        )
 
 
 def abilities_of(service: Service, request: ApprovalRequest, person: Person, *, now: datetime) -> Abilities:
@@ -43,15 +60,39 @@ def abilities_of(service: Service, request: ApprovalRequest, person: Person, *, 
         return Abilities(
             why_not="There is no valid policy file, so nothing can be approved. The platform owner must act."
         )
-    if request.state is State.APPROVED:
-        policy = policy_file.find_policy(request.policy)
-        revoke = _allowed(partial(gate.check_may_revoke, request, person, policy, policy_file))
-        return Abilities(revoke=revoke)
     if request.state is not State.PENDING:
-        return Abilities()
+        return _later_abilities(policy_file, request, person)
     if now >= request.expires_at:
         return Abilities(why_not="Nobody answered in time. Run the task again to ask anew.")
     return _open_abilities(policy_file, request, person, now)
+
+
+def _later_abilities(policy_file: PolicyFile, request: ApprovalRequest, person: Person) -> Abilities:
+    policy = policy_file.find_policy(request.policy)
+    may_revoke = partial(gate.check_may_revoke, request, person, policy, policy_file)
+    is_open = is_emergency(request) and request.review is None
+    return Abilities(
+        revoke=request.state is State.APPROVED and _allowed(may_revoke),
+        review=is_open and is_reviewer(request, person, policy_file),
+        stand_days=_days_to_stand(policy_file, request),
+    )
+
+
+def is_reviewer(request: ApprovalRequest, person: Person, policy_file: PolicyFile) -> bool:
+    """Return whether `person` is one of those who should look at an emergency grant afterwards."""
+    policy = policy_file.find_policy(request.policy)
+    return _allowed(partial(check_may_review, request, person, policy, policy_file))
+
+
+def _days_to_stand(policy_file: PolicyFile, request: ApprovalRequest) -> int:
+    """Return for how long at most the approval of `request` can stand; 0 where it cannot."""
+    try:
+        terms = terms_for(request, days=1)
+        policy = policy_file.match(request.action, dag_id=terms.dag_id)
+        check_may_stand(policy, terms, request.evidence)
+    except ApprovalsError:
+        return 0
+    return policy.standing.max_days if policy.standing else 0
 
 
 def _open_abilities(
@@ -85,12 +126,25 @@ def _open_abilities(
         now=now,
     )
     approve = _allowed(partial(may_vote, verdict=Verdict.APPROVE))
+    may_break = partial(
+        break_glass,
+        request,
+        person,
+        policy,
+        policy_file,
+        reason=_SOME_REASON,
+        revision=request.revision,
+        channel=Channel.PAGE,
+        now=now,
+    )
     return Abilities(
         approve=approve,
+        asks_twice=policy.high_risk or request.standing is not None,
         deny=_allowed(partial(may_vote, verdict=Verdict.DENY)),
         ask=bool(approver_groups(policy_file, policy, person)) and person not in request.requesters,
         answer=answer,
         cancel=cancel,
+        break_glass=_allowed(may_break),
         reason_needed=policy.require_reason,
         why_not="" if approve else _why_not(request, person, policy, policy_file, may_vote),
     )

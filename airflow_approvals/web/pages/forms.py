@@ -13,13 +13,14 @@ from airflow_approvals.core.errors import ApprovalsError, InvalidRequestError
 from airflow_approvals.core.model import ApprovalRequest, Channel, Person, Verdict
 from airflow_approvals.service import Service
 from airflow_approvals.web.api import Call, ThisCall
-from airflow_approvals.web.backend import now
+from airflow_approvals.web.backend import new_id, now
 from airflow_approvals.web.callers import the_user
+from airflow_approvals.web.pages.abilities import Abilities, abilities_of
 from airflow_approvals.web.pages.csrf import FIELD, check_form
 from airflow_approvals.web.pages.deliveries import check_may_send_again, find_outbox
 from airflow_approvals.web.pages.render import root_of
 from airflow_approvals.web.pages.route import PageRoute
-from airflow_approvals.web.pages.routes import request_page
+from airflow_approvals.web.pages.routes import confirm_page, request_page
 from airflow_approvals.web.problems import status_of
 from airflow_approvals.web.views import RequestId
 
@@ -68,6 +69,8 @@ async def vote(request: Request, call: ThisCall, request_id: RequestId, form: Th
             now=now(),
         )
 
+    if word == Verdict.APPROVE and (step := await _asked_twice(request, call, request_id, word, form)):
+        return step
     return await _answered(request, call, request_id, word, change, form)
 
 
@@ -112,6 +115,54 @@ async def revoke(request: Request, call: ThisCall, request_id: RequestId, form: 
     return await _answered(request, call, request_id, "revoke", change, form)
 
 
+@router.post("/requests/{request_id}/break-glass")
+async def break_glass(request: Request, call: ThisCall, request_id: RequestId, form: ThisForm) -> Response:
+    """Grant alone, in an emergency."""
+
+    def change(service: Service, person: Person) -> ApprovalRequest:
+        return service.break_glass(
+            person,
+            request_id,
+            reason=form.get("emergency", ""),
+            revision=_number(form, "revision"),
+            channel=Channel.PAGE,
+            now=now(),
+        )
+
+    if step := await _asked_twice(request, call, request_id, "break-glass", form):
+        return step
+    return await _answered(request, call, request_id, "break-glass", change, form)
+
+
+@router.post("/requests/{request_id}/review")
+async def review(request: Request, call: ThisCall, request_id: RequestId, form: ThisForm) -> Response:
+    """Put on record that an emergency grant was looked at afterwards."""
+
+    def change(service: Service, person: Person) -> ApprovalRequest:
+        return service.review_glass(person, request_id, remark=form.get("remark", ""), now=now())
+
+    return await _answered(request, call, request_id, "review", change, form)
+
+
+@router.post("/requests/{request_id}/standing")
+async def stand(request: Request, call: ThisCall, request_id: RequestId, form: ThisForm) -> Response:
+    """Ask that this approval shall answer later runs too; leads to the request that asks for it."""
+
+    def change(service: Service, person: Person) -> ApprovalRequest:
+        opened = service.open_standing(
+            person,
+            request_id,
+            days=_number(form, "days"),
+            source=form.get("source", "").strip() or None,
+            destination=form.get("destination", "").strip() or None,
+            new_id=new_id(),
+            now=now(),
+        )
+        return opened.request
+
+    return await _answered(request, call, request_id, "standing", change, form)
+
+
 @router.post("/requests/{request_id}/send-again")
 async def send_again(request: Request, call: ThisCall, request_id: RequestId, form: ThisForm) -> Response:
     """Send what was given up once more: somebody has mended the channel."""
@@ -127,6 +178,35 @@ async def send_again(request: Request, call: ThisCall, request_id: RequestId, fo
     return await _answered(request, call, request_id, "send-again", change, form)
 
 
+async def _asked_twice(
+    request: Request, call: Call, request_id: str, attempt: str, form: Form
+) -> Response | None:
+    """Return the page that asks once more, or the one to go back to; None where the answer counts as it is.
+
+    Who may not do it at all is refused at once, by the service.
+    """
+    if form.get("confirm") == "yes":
+        return None
+    async with call.refusals_recorded(attempt, request_id):
+        found = await call.seen(request_id)
+    if form.get("confirm") == "no":
+        return await request_page(request, call, request_id, entered=form)
+    person = the_user(call.caller).person
+    may = await call.backend.run(lambda: abilities_of(call.backend.service, found, person, now=now()))
+    if not (may.break_glass if attempt == "break-glass" else may.approve and may.asks_twice):
+        return None
+    if _number(form, "revision") != found.revision or not _is_complete(form, attempt, may):
+        return None
+    return confirm_page(request, call, found, attempt=attempt, entered=form)
+
+
+def _is_complete(form: Form, attempt: str, may: Abilities) -> bool:
+    """Return whether the reason is there that the service will ask for."""
+    if attempt == "break-glass":
+        return bool(form.get("emergency", "").strip())
+    return may.reason_needed != "always" or bool(form.get("reason", "").strip())
+
+
 async def _answered(
     request: Request, call: Call, request_id: str, attempt: str, change: Change, form: Form
 ) -> Response:
@@ -135,7 +215,7 @@ async def _answered(
         await call.seen(request_id)
     person = the_user(call.caller).person
     try:
-        await call.backend.run(lambda: change(call.backend.service, person))
+        changed = await call.backend.run(lambda: change(call.backend.service, person))
     except ApprovalsError as refusal:
         call.backend.events.wake()
         problem = str(refusal).replace(f"request {request_id}", "this request")
@@ -143,7 +223,7 @@ async def _answered(
             request, call, request_id, problem=problem, entered=form, status=status_of(type(refusal))
         )
     call.backend.events.wake()
-    return RedirectResponse(f"{root_of(request)}/requests/{request_id}?done={attempt}", status_code=303)
+    return RedirectResponse(f"{root_of(request)}/requests/{changed.id}?done={attempt}", status_code=303)
 
 
 def _number(form: Form, name: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,8 +16,13 @@ from airflow_approvals.core.model import ApprovalRequest, Person, State
 from airflow_approvals.core.policy import PolicyFile
 from airflow_approvals.ports import RequestFilter, Visibility
 from airflow_approvals.service import Service
+from airflow_approvals.service.emergency import GLASS_BROKEN
+from airflow_approvals.web.pages.abilities import is_reviewer
 
 PAGE = 25
+
+_EMERGENCIES = 50
+"""The last emergency grants that are looked through for one that nobody has looked at."""
 
 _RUNNING = (State.PENDING, State.APPROVED, State.REDEEMED)
 _OVER = tuple(state for state in State if state not in _RUNNING)
@@ -28,6 +34,7 @@ class View(StrEnum):
     ANSWER = "answer"
     MINE = "mine"
     OPEN = "open"
+    STANDING = "standing"
     HISTORY = "history"
 
 
@@ -78,6 +85,7 @@ class Inbox:
     total: int
     pages: int
     to_answer: int
+    to_review: ApprovalRequest | None  # the newest emergency grant that nobody else has looked at
 
 
 def inbox_of(
@@ -103,6 +111,7 @@ def inbox_of(
         total=total,
         pages=max(1, -(-total // PAGE)),
         to_answer=len(mine),
+        to_review=_find_to_review(service, person, policy_file),
     )
 
 
@@ -112,6 +121,22 @@ def _answerable(
     if policy_file is None:
         return ()
     return waiting_for(service.store, person, policy_file, _filter(wanted, person, None), now=now)
+
+
+def _find_to_review(
+    service: Service, person: Person, policy_file: PolicyFile | None
+) -> ApprovalRequest | None:
+    """Return the newest emergency grant that `person` should look at, among the last ones."""
+    if policy_file is None:
+        return None
+    entries = service.store.entries_of_kind(GLASS_BROKEN, limit=_EMERGENCIES)
+    ids = tuple(json.loads(entry.body)["request_id"] for entry in entries)
+    if not ids:
+        return None
+    for request in service.store.list_requests(RequestFilter(ids=ids, limit=_EMERGENCIES)).requests:
+        if request.review is None and is_reviewer(request, person, policy_file):
+            return request
+    return None
 
 
 def _filter(
@@ -129,6 +154,7 @@ def _filter(
         dag_id=wanted.dag or None,
         policy=wanted.policy or None,
         requester=requester,
+        is_standing=True if wanted.view is View.STANDING else None,
         visible_to=visible_to,
         limit=PAGE,
         offset=offset,
@@ -149,6 +175,8 @@ def states_of(view: View) -> tuple[State, ...]:
     """Return the states of the requests in a list."""
     if view is View.ANSWER:
         return (State.PENDING,)
+    if view is View.STANDING:
+        return (State.APPROVED,)
     return _OVER if view is View.HISTORY else _RUNNING
 
 

@@ -24,6 +24,7 @@ from airflow_approvals.web.callers import policy_file_or_none
 from airflow_approvals.web.ledger import bundle_of, public_keys
 from airflow_approvals.web.pages.abilities import Abilities, abilities_of
 from airflow_approvals.web.pages.deliveries import Told, is_moving, told_of
+from airflow_approvals.web.pages.standings import Standings, standings_of
 from airflow_approvals.web.pages.timeline import MAX_ENTRIES, Happening, timeline_of
 
 _SUCCESSOR = re.compile(r"superseded by ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
@@ -59,6 +60,7 @@ class RequestPage:
     timeline: tuple[Happening, ...]
     timeline_is_cut: bool
     deliveries: tuple[Told, ...]
+    standings: Standings
     check: ReceiptCheck | None
     links: tuple[Link, ...]
     parameters: str
@@ -117,6 +119,7 @@ def page_of(
         timeline_is_cut=len(entries) == MAX_ENTRIES,
         timeline=timeline_of(entries, own_task=_names_of_task(request)),
         deliveries=told_of(outbox.deliveries_of(request.id) if outbox else (), policy_file),
+        standings=standings_of(service.store, request, policy_file, visible_to=visible_to),
         check=check_receipt(service, request, origin=settings.ledger_origin, now=now),
         links=tuple(_link(address) for address in request.evidence.links),
         parameters=_told(request.action.parameters) if request.action.parameters else "",

@@ -9,8 +9,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
+from airflow_approvals.channels.facts import facts_of
+from airflow_approvals.core.break_glass import is_emergency
 from airflow_approvals.core.errors import RequestNotFoundError
 from airflow_approvals.core.model import ApprovalRequest, Person, State, Verdict
+from airflow_approvals.core.policy import PolicyFile
 from airflow_approvals.ports import RequestFilter
 from airflow_approvals.web.api import Call, ThisCall
 from airflow_approvals.web.backend import now
@@ -84,12 +87,18 @@ def _inbox(call: Call, wanted: Wanted) -> dict[str, Any]:
         "wanted": wanted,
         "inbox": found,
         "given_up": given_up(outbox, service.store, visible_to, now=at) if outbox else None,
-        "views": View,
+        "views": _views(policy_file, wanted.view),
         "states": states_of(wanted.view),
         "policies": [each.name for each in policy_file.policies] if policy_file else [],
         "no_policy": policy_file is None,
         "stale_policy": policy_file is not None and service.policies.problem() is not None,
     }
+
+
+def _views(policy_file: PolicyFile | None, shown: View) -> list[View]:
+    """Return the lists there are; one of standing approvals only where a policy knows them."""
+    knows = policy_file is not None and any(policy.standing for policy in policy_file.policies)
+    return [view for view in View if view in (shown, *(View if knows else set(View) - {View.STANDING}))]
 
 
 @router.get("/requests/{request_id}")
@@ -101,6 +110,9 @@ async def show_request(
     return await request_page(request, call, request_id, done=done)
 
 
+_LEFT_OUT = frozenset({"Columns", "Bytes", "Request"})
+"""Facts that are not said once more before an answer counts."""
+
 _NOTICES = {
     "approve": "Your approval is on the record.",
     "deny": "Your denial is on the record. The task will not write anything.",
@@ -108,6 +120,9 @@ _NOTICES = {
     "answer": "Your answer is on the record.",
     "cancel": "The request is withdrawn.",
     "revoke": "The approval is taken back. It can no longer be used.",
+    "break-glass": "The glass is broken: this is approved, on you alone. Every channel is told.",
+    "review": "It is on the record that you have looked at this emergency grant.",
+    "standing": "Your wish is on the record. Others must approve that it stands.",
 }
 
 
@@ -140,6 +155,22 @@ async def request_page(
     return render(request, "request.html", facts, status=status)
 
 
+def confirm_page(
+    request: Request, call: Call, found: ApprovalRequest, *, attempt: str, entered: dict[str, str]
+) -> Response:
+    """Return the page that asks once more before an answer counts."""
+    person = the_user(call.caller).person
+    facts = {
+        "person": person,
+        "request": found,
+        "facts": [row for row in facts_of(found) if row[0] not in _LEFT_OUT],
+        "attempt": attempt,
+        "entered": entered,
+        "token": token_for(request, person, call.backend.settings),
+    }
+    return render(request, "confirm.html", facts)
+
+
 def _has_done(person: Person, done: str, request: ApprovalRequest) -> bool:
     """Return whether the record holds what the address says was done: a link must not claim an answer."""
     match done:
@@ -149,6 +180,12 @@ def _has_done(person: Person, done: str, request: ApprovalRequest) -> bool:
             return any(question.asked_by == person for question in request.questions)
         case "answer":
             return any(question.answered_by == person for question in request.questions)
+        case "break-glass":
+            return request.granted is not None and person in request.granted.by and is_emergency(request)
+        case "review":
+            return request.review is not None and request.review.by == person
+        case "standing":
+            return request.standing is not None and request.opened_by == person
         case "cancel" | "revoke":
             state = State.CANCELLED if done == "cancel" else State.REVOKED
             return request.state is state and f" by {person}" in request.decided_because

@@ -106,11 +106,12 @@
     if (target.contains(active)) {
       focused = { id: active.id, part: target.id, from: active.selectionStart, to: active.selectionEnd };
     }
-    const typed = [...target.querySelectorAll("textarea")].filter((area) => area.value);
-    for (const area of typed) {
-      const same = next.querySelector?.(`#${CSS.escape(area.id)}`);
+    const typed = [...target.querySelectorAll("textarea, input:not([type=hidden])")];
+    for (const field of typed.filter((each) => each.value !== each.defaultValue)) {
+      const same = next.querySelector?.(`#${CSS.escape(field.id)}`);
       if (!same) continue;
-      same.textContent = area.value;
+      if (same.matches("textarea")) same.textContent = field.value;
+      else same.setAttribute("value", field.value);
       same.closest("details")?.setAttribute("open", "");
     }
   });
