@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airflow_approvals.pii.plan import MaskingPlan
     from airflow_approvals.pii.scan_datasets import DatasetScan, Progress
     from airflow_approvals.pii.scanner import Scanner
+    from airflow_approvals.pii.verify_report import VerifyReport
 
 OPERATORS = ("replace", "redact", "mask", "hash", "pseudonym", "fake", "encrypt")
 """Those that need no more than a key; dates moved or made coarser are written into the plan."""
@@ -46,9 +47,7 @@ def scan(args: Namespace) -> int:
         print_json(to_json(found))
     else:
         print_scan(found)
-    if args.on_pii == "fail" and any(
-        column.entities for column in found.report.columns if _is_strong(column)
-    ):
+    if args.on_pii == "fail" and any(column.strong for column in found.report.columns):
         print_problem(f"{args.path}: holds personal data, and --on-pii fail was asked for")
         return Exit.PII_FOUND
     return Exit.OK
@@ -76,7 +75,7 @@ def plan(args: Namespace) -> int:
 
 
 def mask(args: Namespace) -> int:
-    """Mask a dataset into another one, and verify it; exit code 5 where masking does not hold."""
+    """Mask a dataset into another one, which appears only if masking holds; exit code 5 if it does not."""
     from airflow_approvals.pii.chart import counts_of_masking, write_chart
     from airflow_approvals.pii.sql_tables import mask_staged, staged
 
@@ -84,8 +83,19 @@ def mask(args: Namespace) -> int:
     keys, scanner = _keys(args), _scanner(args)
     with staged(_uri(args.path), args.conn_id, args.format) as source:
         drawn = _read_plan(args) or _planned(args, source, scanner)
+
+        def tell_what_is_left(verified: VerifyReport) -> None:
+            if not verified.verified:
+                _tell_what_is_left(args, drawn, verified)
+
         made = mask_staged(
-            source, _uri(args.destination), drawn.rules(), keys, scanner, overwrite=args.overwrite
+            source,
+            _uri(args.destination),
+            drawn.rules(),
+            keys,
+            scanner,
+            overwrite=args.overwrite,
+            told=tell_what_is_left,
         )
     report = {"plan_digest": drawn.digest, "masking": to_json(made.masking), "verify": to_json(made.verified)}
     _write_report(args.report, report)
@@ -96,7 +106,6 @@ def mask(args: Namespace) -> int:
         print_json(report)
     else:
         print_masked(made.masking, made.verified, plan_digest=drawn.digest)
-    made.verified.check()
     return Exit.OK
 
 
@@ -130,6 +139,15 @@ def verify(args: Namespace) -> int:
         print_verified(report)
     report.check()
     return Exit.OK
+
+
+def _tell_what_is_left(args: Namespace, plan: MaskingPlan, verified: VerifyReport) -> None:
+    report = {"plan_digest": plan.digest, "verify": to_json(verified)}
+    _write_report(args.report, report)
+    if args.output == "json":
+        print_json(report)
+    else:
+        print_verified(verified)
 
 
 def _scanned(args: Namespace, source: Any) -> DatasetScan:
@@ -230,12 +248,6 @@ def _keys(args: Namespace) -> KeyRing:
 def _uri(path: str) -> str:
     """Return a URI as it is, a path on this machine as an absolute one."""
     return path if "://" in path else os.path.abspath(path)  # noqa: PTH100  # '..' is taken out as well
-
-
-def _is_strong(column: Any) -> bool:
-    from airflow_approvals.pii.masking.rules import LEAST_SCORE
-
-    return any(entity.score_max >= LEAST_SCORE for entity in column.entities)
 
 
 def _check_chart(path: str | None) -> None:

@@ -48,9 +48,8 @@ def scan_table(columns: Iterable[ColumnReport]) -> Table:
     table.add_column("share", justify="right", no_wrap=True)
     table.add_column("score", justify="right", no_wrap=True)
     for column in columns:
-        entities = sorted(column.entities, key=lambda one: (-one.cells, one.entity_type))
-        strong = [one for one in entities if one.score_max >= LEAST_SCORE]
-        weak = len(entities) - len(strong)
+        strong = sorted(column.strong, key=lambda one: (-one.cells, one.entity_type))
+        weak = len(column.entities) - len(strong)
         found = Text("\n".join(one.entity_type for one in strong) or NOTHING)
         if weak:
             found.append(f"\n+ {weak} below {LEAST_SCORE}", style="dim")

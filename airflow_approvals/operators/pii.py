@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +104,7 @@ class PiiScanOperator(PiiOperator):
     have any); with `on_pii="mask"` what `PiiVerifyOperator` returns, and `masked`.
 
     :param on_pii: what to do about it: `warn` says so in the log; `fail` fails the task; `mask` masks into
-        `masked` and verifies that, in this task.
+        `masked`, in this task, where nothing appears that does not pass verification.
     :param masked: with `mask`, the dataset that is made; the other arguments are those of `PiiMaskOperator`.
     """
 
@@ -242,7 +242,7 @@ class PiiVerifyOperator(PiiOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         from airflow_approvals.pii import steps
 
-        with refusals_are_final(), failed_verification_kept(self):
+        with refusals_are_final():
             has_keys = self.keys_conn_id is not None or self.key_file is not None
             verified = steps.verify(
                 steps.Staged(uri=self.source, conn_id=self.source_conn_id, format=self.format),
@@ -252,9 +252,9 @@ class PiiVerifyOperator(PiiOperator):
                 keys=key_ring(conn_id=self.keys_conn_id, key_file=self.key_file) if has_keys else None,
                 scan_report=read_report(self.scan_report),
                 report=self.report,
+                told=_keeping(self, self.source),
                 pace=_pace(self),
             )
-        keep(self, source=self.source, masked=self.masked, verification=verified.report)
         return facts_of_verification(verified)
 
 
@@ -286,17 +286,17 @@ def scan_and_act(
         _say(task, uri, scanned)
         return facts_of_scan(scanned)
     keys = key_ring(conn_id=task.keys_conn_id, key_file=task.key_file)
-    made = steps.mask(source, task.masked, plan_source(task), keys, scanner, pace=pace)
-    verified = steps.verify(
+    made, verified = steps.mask_and_verify(
         source,
-        steps.Staged(uri=task.masked, format=format),
-        made.plan,
+        task.masked,
+        plan_source(task),
+        keys,
         scanner,
-        keys=keys,
         scan_report=scanned.report,
+        told=_keeping(task, uri),
         pace=pace,
     )
-    keep(task, masked=task.masked, verification=verified.report, **_lineage_of(made))
+    keep(task, **_lineage_of(made))
     return {"masked": task.masked, **facts_of_verification(verified)}
 
 
@@ -325,18 +325,9 @@ def refusals_are_final() -> Iterator[None]:
         raise AirflowFailException(str(refusal)) from refusal
 
 
-@contextmanager
-def failed_verification_kept(task: Any) -> Iterator[None]:
-    """Keep the report that a verification has written before it refused: lineage tells what failed."""
-    from airflow_approvals.pii.report_files import place_beside
-    from airflow_approvals.pii.steps import VERIFY
-
-    try:
-        yield
-    except VerificationError:
-        written = place_beside(task.masked, VERIFY, task.report)
-        keep(task, source=task.source, masked=task.masked, verification=read_report(str(written)))
-        raise
+def _keeping(task: Any, source: str) -> Callable[[Written], None]:
+    """Keep what a verification found before it refuses: lineage tells what failed, too."""
+    return lambda proof: keep(task, source=source, masked=task.masked, verification=proof.report)
 
 
 def _lineage_of(made: Masked) -> dict[str, Any]:

@@ -49,8 +49,7 @@ def counts_of_scan(report: ScanReport) -> Counts:
     rows = [
         Count(column.column, entity.entity_type, entity.cells, None)
         for column in report.columns
-        for entity in sorted(column.entities, key=lambda one: (-one.cells, one.entity_type))
-        if entity.score_max >= LEAST_SCORE
+        for entity in sorted(column.strong, key=lambda one: (-one.cells, one.entity_type))
     ]
     note = (
         f"{report.rows:,} rows; a cell that holds two types counts twice; scores below {LEAST_SCORE} left out"

@@ -17,7 +17,7 @@ from airflow_approvals.pii.masking.arrow import mask_batch
 from airflow_approvals.pii.masking.keys import KeyRing
 from airflow_approvals.pii.masking.known_values import ValueIndex
 from airflow_approvals.pii.masking.operators import Operator
-from airflow_approvals.pii.masking.rules import LEAST_SCORE, MaskingRules, Treatment
+from airflow_approvals.pii.masking.rules import MaskingRules, Treatment
 from airflow_approvals.pii.masking.tables import TableMasker
 from airflow_approvals.pii.plan import MaskingPlan
 from airflow_approvals.pii.planning import plan_masking
@@ -37,7 +37,7 @@ def scan_pii(frame: pd.DataFrame, *, scanner: Scanner | None = None) -> ScanRepo
     """Return what stands in every column of a frame: counts and types, never a value."""
     scanner = scanner or Scanner()
     found = Tally().add_all(scanner.scan_batches(_table(frame).to_batches()))
-    return found.report(mode="exact", engine=engine_words(scanner), engine_digest=engine_digest(scanner))
+    return found.report(engine=engine_words(scanner), engine_digest=engine_digest(scanner))
 
 
 def mask_pii(
@@ -76,11 +76,11 @@ def mask_pii(
 
 def check_clean_frame(report: ScanReport) -> None:
     """Raise `PiiFoundError` where a scan found anything that is worth masking."""
-    columns = {
-        column.column: sorted(one.entity_type for one in column.entities if one.score_max >= LEAST_SCORE)
+    found = {
+        column.column: [one.entity_type for one in column.strong]
         for column in report.columns
+        if column.strong
     }
-    found = {name: entities for name, entities in columns.items() if entities}
     if found:
         raise PiiFoundError(f"personal data in a data frame, by column: {found}; mask it, or leave it out")
 

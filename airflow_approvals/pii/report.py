@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from airflow_approvals.core.errors import InvalidRequestError
 from airflow_approvals.pii.findings import BatchFindings, ColumnFindings
+from airflow_approvals.pii.masking.rules import LEAST_SCORE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,19 +38,23 @@ class ColumnReport:
     cells_with_findings: int
     entities: tuple[EntityReport, ...]  # by entity type
 
+    @property
+    def strong(self) -> tuple[EntityReport, ...]:
+        """What scores high enough to be masked."""
+        return tuple(entity for entity in self.entities if entity.score_max >= LEAST_SCORE)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScanReport:
     """One dataset, scanned from end to end."""
 
-    mode: str  # exact, planned
+    mode: str  # exact: every cell was scanned; verification: what a verification says is there
     rows: int
     columns: tuple[ColumnReport, ...]
     findings: int
     engine: str  # Presidio's version, the model and the paths that were in use
     engine_digest: str  # of the configuration in force: recognizers, model, thresholds
     checked_cells: int = 0  # cells that were also given to AnalyzerEngine.analyze, with the same findings
-    plan_digest: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -98,25 +103,17 @@ class Tally:
             self.add(batch)
         return self
 
-    def report(
-        self,
-        *,
-        mode: str,
-        engine: str,
-        engine_digest: str,
-        plan_digest: str | None = None,
-    ) -> ScanReport:
+    def report(self, *, engine: str, engine_digest: str) -> ScanReport:
         """Return what was counted so far."""
         columns = tuple(_column_report(name, count) for name, count in self._columns.items())
         return ScanReport(
-            mode=mode,
+            mode="exact",
             rows=self.rows,
             columns=columns,
             findings=sum(entity.findings for column in columns for entity in column.entities),
             engine=engine,
             engine_digest=engine_digest,
             checked_cells=self.checked,
-            plan_digest=plan_digest,
         )
 
     def _count(self, column: ColumnFindings) -> None:

@@ -21,7 +21,7 @@ from airflow_approvals.core.errors import DestinationError, InvalidRequestError,
 from airflow_approvals.core.model import from_json, to_json
 from airflow_approvals.core.pii_reports import DATASET
 from airflow_approvals.pii.masking.datasets import MaskReport
-from airflow_approvals.pii.masking.rules import LEAST_SCORE, MaskingRules, Treatment
+from airflow_approvals.pii.masking.rules import MaskingRules, Treatment
 from airflow_approvals.pii.plan import MaskingPlan
 from airflow_approvals.pii.report import ColumnReport, EntityReport, ScanReport
 from airflow_approvals.pii.scan_datasets import DatasetScan
@@ -69,21 +69,16 @@ def write_report(path: Path, report: Report) -> Written:
 
 def report_of_scan(scan: DatasetScan) -> Report:
     """Return what stands in data as it is; nothing in it claims a verification."""
-    strong = [
-        (column.column, entity)
-        for column in scan.report.columns
-        for entity in column.entities
-        if entity.score_max >= LEAST_SCORE
-    ]
+    columns = [column for column in scan.report.columns if column.strong]
     counts: Counter[str] = Counter()
-    for _, entity in strong:
+    for entity in (entity for column in columns for entity in column.strong):
         counts[entity.entity_type] += entity.findings
     return {
         DATASET: scan.sha256,
         "scanned": True,
         "residual": sum(counts.values()),
         "entities": dict(sorted(counts.items())),
-        "columns": list(dict.fromkeys(column for column, _ in strong)),
+        "columns": [column.column for column in columns],
         "rows": scan.report.rows,
         "engine_digest": scan.report.engine_digest,
         "before": to_json(scan.report),
@@ -108,7 +103,7 @@ def report_of_verification(verified: VerifyReport, plan: MaskingPlan, *, scan: R
     after = _after(before, verified, plan.rules())
     return {
         **report,
-        "left_by_plan": [column.column for column in after.columns if _is_strong(column)],
+        "left_by_plan": [column.column for column in after.columns if column.strong],
         "engine_digest": before.engine_digest,
         "before": to_json(before),
         "after": to_json(_with_leaks(after, verified)),
@@ -189,7 +184,3 @@ def _with_counts(column: ColumnReport, counts: dict[str, int]) -> ColumnReport:
 def _with_entities(column: ColumnReport, entities: tuple[EntityReport, ...]) -> ColumnReport:
     most = max((entity.cells for entity in entities), default=0)
     return replace(column, cells_with_findings=most, entities=entities)
-
-
-def _is_strong(column: ColumnReport) -> bool:
-    return any(entity.score_max >= LEAST_SCORE for entity in column.entities)

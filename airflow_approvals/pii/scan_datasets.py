@@ -157,9 +157,7 @@ class PartCount:
 
     def finished(self, scanner: Scanner) -> tuple[PartScan, ScanReport]:
         """Return the part, and the report of its findings alone."""
-        report = self._tally.report(
-            mode="exact", engine=engine_words(scanner), engine_digest=engine_digest(scanner)
-        )
+        report = self._tally.report(engine=engine_words(scanner), engine_digest=engine_digest(scanner))
         findings = digest_of({name: digest.hexdigest() for name, digest in self._digests.items()})
         part = PartScan(name=self._name, rows=report.rows, findings=report.findings, findings_sha256=findings)
         return part, report

@@ -29,13 +29,14 @@ from airflow_approvals.core.errors import (
 from airflow_approvals.core.model import FileDigest, Snapshot, from_json, to_json
 from airflow_approvals.pii.config import ScanConfig
 from airflow_approvals.pii.masking.datasets import (
+    Check,
     MaskReport,
     collect_values,
     finished_masking,
     mask_part,
     open_destination,
 )
-from airflow_approvals.pii.masking.finished import FinishedPart
+from airflow_approvals.pii.masking.finished import FinishedPart, WaitingDataset
 from airflow_approvals.pii.masking.keys import KeyRing
 from airflow_approvals.pii.masking.known_values import ValueIndex
 from airflow_approvals.pii.masking.reading import DatasetReader, about
@@ -56,7 +57,7 @@ from airflow_approvals.staging.snapshot import dataset_digest
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-ANSWER = "part string, answer string"
+ANSWER = "part bigint, answer string"
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 Kernel = Callable[[DatasetReader, Part], dict[str, Any]]
 
@@ -156,10 +157,12 @@ def mask_dataset_on_spark(
     source_conn_id: str | None = None,
     format: str | None = None,  # the word that users know
     overwrite: bool = False,
+    check: Check | None = None,
 ) -> SparkMasked:
     """Mask the dataset at `source_uri` into one at `destination_uri`; the bytes are those of `mask_dataset`.
 
-    It appears complete or not at all. Raises as `mask_dataset` does.
+    It appears complete or not at all; `check` runs here, and is given no values: they stay on the executors.
+    Raises as `mask_dataset` does.
     """
     engine = _on_executors(config)
     place = _Place(uri=source_uri, conn_id=source_conn_id, format=format)
@@ -177,6 +180,8 @@ def mask_dataset_on_spark(
                 f"{source_uri}: changed between two readings; stage it completely before it is masked"
             )
         finished = [from_json(FinishedPart, one["finished"]) for one in masked]
+        if check is not None:
+            check(WaitingDataset(destination_uri, path, finished, is_folder=reader.listing.is_folder), None)
         for part in finished:
             part.copy_to(target)
         target.appear()
@@ -245,15 +250,15 @@ def _number(part: Part) -> str:
     return sha256(part.name.encode()).hexdigest()[:32]
 
 
-def _answer_all(kernel: Kernel, place: _Place, batches: Iterator[Any]) -> Iterator[Any]:
-    """Answer for every part that is named; errors of ours are answers too, since Spark keeps only texts."""
+def _answer_all(kernel: Kernel, place: _Place, names: Sequence[str], batches: Iterator[Any]) -> Iterator[Any]:
+    """Answer for every part by its number; errors of ours are answers too, since Spark keeps only texts."""
     import pyarrow as pa
 
     for batch in batches:
-        names = batch.column("part").to_pylist()
-        answers = [json.dumps(_answer(kernel, place, name)) for name in names]
+        numbers = batch.column("id").to_pylist()
+        answers = [json.dumps(_answer(kernel, place, names[number])) for number in numbers]
         yield pa.RecordBatch.from_arrays(
-            [pa.array(names, pa.string()), pa.array(answers, pa.string())], names=["part", "answer"]
+            [pa.array(numbers, pa.int64()), pa.array(answers, pa.string())], names=["part", "answer"]
         )
 
 
@@ -275,18 +280,19 @@ def _answer(kernel: Kernel, place: _Place, name: str) -> dict[str, Any]:
 def _run(session: SparkSession, place: _Place, reader: DatasetReader, kernel: Kernel) -> list[dict[str, Any]]:
     """Return the answers for all parts, in their order; raise the first error among them."""
     names = [part.name for part in reader.listing.parts]
-    # A slice each: Spark hands them to whoever is free.
-    rows = session.sparkContext.parallelize([(name,) for name in names], len(names))
-    asked = session.createDataFrame(rows, "part string")
+    # A slice each: Spark hands them to whoever is free. Numbers, because Spark makes them by itself: rows of
+    # Python would need Python workers of their own, which then take turns with those that hold a model.
+    asked = session.range(0, len(names), 1, len(names))
     with warnings.catch_warnings():
         # Spark 4.3 says of pandas 3 that it may not do; nothing of pandas is used here.
         warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")
-        found = asked.mapInArrow(partial(_answer_all, kernel, place), ANSWER).collect()
-    answers = {row["part"]: json.loads(row["answer"]) for row in found}
-    for name in names:
-        if "error" in answers[name]:
-            raise error_types()[answers[name]["error"]](answers[name]["message"])
-    return [answers[name] for name in names]
+        found = asked.mapInArrow(partial(_answer_all, kernel, place, names), ANSWER).collect()
+    answered = {row["part"]: json.loads(row["answer"]) for row in found}
+    answers = [answered[number] for number in range(len(names))]
+    for answer in answers:
+        if "error" in answer:
+            raise error_types()[answer["error"]](answer["message"])
+    return answers
 
 
 def _on_executors(config: ScanConfig | None) -> ScanConfig:

@@ -9,7 +9,7 @@ text, because what stands there now may be longer.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +23,14 @@ from airflow_approvals.core.errors import (
 )
 from airflow_approvals.core.model import Column
 from airflow_approvals.pii.masking.datasets import MaskReport, mask_dataset
+from airflow_approvals.pii.masking.finished import WaitingDataset
 from airflow_approvals.pii.masking.keys import KeyRing
+from airflow_approvals.pii.masking.known_values import ValueIndex
 from airflow_approvals.pii.masking.rules import ColumnRule, MaskingRules, Treatment
 from airflow_approvals.pii.masking.texts import Finder
-from airflow_approvals.pii.verify_datasets import verify_masked
+from airflow_approvals.pii.verify_datasets import verify_located
 from airflow_approvals.pii.verify_report import VerifyReport
+from airflow_approvals.staging.locations import locate
 from airflow_approvals.staging.sql import write_table
 from airflow_approvals.staging.sql_source import stage_table
 from airflow_approvals.staging.sql_stored import StoredColumn, StoredTable
@@ -61,7 +64,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedSource:
-    """What masking did, and whether it holds."""
+    """What masking did, and the proof that it holds."""
 
     masking: MaskReport
     verified: VerifyReport
@@ -96,21 +99,21 @@ def mask_staged(
     finder: Finder,
     *,
     overwrite: bool = False,
+    told: Callable[[VerifyReport], None] | None = None,
 ) -> MaskedSource:
-    """Mask a dataset or table into a file, folder or table, and verify it.
+    """Mask a dataset or table into a file, folder or table, where nothing appears unverified.
 
-    A table gets its rows only after the verification has passed; before, `VerificationError` ends it. Rows
-    that are there are replaced with `overwrite`, and added to without.
+    `told` is given the report of the verification before `VerificationError` ends all. With `overwrite`, a
+    file that is there is replaced, and so are a table's rows; without, the file is refused, the rows stay.
     """
     if not is_table(destination):
-        return _masked(source, destination, rules, keys, finder, overwrite=overwrite)
+        return _masked(source, destination, rules, keys, finder, overwrite=overwrite, told=told)
     hook, table = open_database(destination, must_exist=False)
     try:
         with tempfile.TemporaryDirectory(prefix="airflow-approvals-") as folder:
             suffix = "".join(Path(source.uri).suffixes) or "-masked"
             path = str(Path(folder) / f"masked{suffix}")
-            made = _masked(source, path, rules, keys, finder, overwrite=False)
-            made.verified.check()
+            made = _masked(source, path, rules, keys, finder, overwrite=False, told=told)
             _write(source, path, hook, table, rules, overwrite=overwrite)
     finally:
         _close(hook)
@@ -163,8 +166,25 @@ def _postgres(address: str) -> Any:
 
 
 def _masked(
-    source: Source, destination: str, rules: MaskingRules, keys: KeyRing, finder: Finder, *, overwrite: bool
+    source: Source,
+    destination: str,
+    rules: MaskingRules,
+    keys: KeyRing,
+    finder: Finder,
+    *,
+    overwrite: bool,
+    told: Callable[[VerifyReport], None] | None,
 ) -> MaskedSource:
+    reports: list[VerifyReport] = []
+
+    def check(waiting: WaitingDataset, known: ValueIndex | None) -> None:
+        place = locate(source.uri, source.conn_id)
+        found = verify_located(place, waiting, rules, finder, keys=keys, known=known, format=source.format)
+        if told is not None:
+            told(found)
+        found.check()
+        reports.append(found)
+
     made = mask_dataset(
         source.uri,
         destination,
@@ -174,17 +194,9 @@ def _masked(
         source_conn_id=source.conn_id,
         format=source.format,
         overwrite=overwrite,
+        check=check,
     )
-    verified = verify_masked(
-        source.uri,
-        destination,
-        rules,
-        finder,
-        keys=keys,
-        known=made.known,
-        source_conn_id=source.conn_id,
-        format=source.format,
-    )
+    (verified,) = reports
     return MaskedSource(masking=made.report, verified=verified)
 
 

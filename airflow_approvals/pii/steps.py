@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from airflow_approvals.core.errors import InvalidRequestError, PiiFoundError
 from airflow_approvals.core.pii_reports import DATASET
 from airflow_approvals.pii.config import ScanConfig
-from airflow_approvals.pii.masking.datasets import MaskedDataset, mask_dataset
+from airflow_approvals.pii.masking.datasets import Check, MaskedDataset, mask_dataset
 from airflow_approvals.pii.masking.keys import KeyRing
 from airflow_approvals.pii.masking.operators import Operator
 from airflow_approvals.pii.pace import Pace
@@ -31,14 +31,19 @@ from airflow_approvals.pii.report_files import (
 from airflow_approvals.pii.scan_by_parts import scan_by_parts
 from airflow_approvals.pii.scan_datasets import plan_dataset
 from airflow_approvals.pii.scanner import Scanner
-from airflow_approvals.pii.verify_datasets import verify_masked
-from airflow_approvals.staging.locations import local_path
+from airflow_approvals.pii.verify_datasets import verify_located
+from airflow_approvals.pii.verify_report import VerifyReport
+from airflow_approvals.staging.locations import Location, local_path, locate
 
 if TYPE_CHECKING:
     from airflow_approvals.pii.spark import SparkMasked
 
 SCAN, MASK, VERIFY, PLAN = ".pii-scan.json", ".pii-mask.json", ".pii.json", ".plan.yaml"
 """What is added to the dataset's name for the files beside it."""
+
+
+Told = Callable[[Written], None]
+"""Is told of the report of a verification before anything is refused for what it says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,15 +127,42 @@ def mask(
     scanner: Scanner,
     *,
     report: str | None = None,
-    overwrite: bool = True,
+    check: Callable[[Location, MaskingPlan], None] | None = None,
     pace: Pace | None = None,
 ) -> Masked:
-    """Mask a dataset into another one by a plan, and write what was done."""
+    """Mask a dataset into another one by a plan, and write what was done.
+
+    `check` sees it before it appears, and keeps it from that by an error.
+    """
     path = place_beside(masked_uri, MASK, report)
     plan, plan_file = _planned(source, masked_uri, plan_source, scanner)
-    made = _mask(source, masked_uri, plan, keys, scanner, overwrite=overwrite, pace=pace)
+    sees = None if check is None else lambda waiting, _: check(waiting, plan)
+    made = _mask(source, masked_uri, plan, keys, scanner, check=sees, pace=pace)
     written = write_report(path, report_of_masking(made.report, plan_digest=plan.digest))
     return Masked(written=written, plan=plan, plan_file=plan_file, resumed_parts=made.resumed_parts)
+
+
+def mask_and_verify(
+    source: Staged,
+    masked_uri: str,
+    plan_source: PlanSource,
+    keys: KeyRing,
+    scanner: Scanner,
+    *,
+    scan_report: Report,
+    told: Told | None = None,
+    pace: Pace | None = None,
+) -> tuple[Masked, Written]:
+    """Do both at once: the masked dataset appears only if masking holds, the proof is written either way."""
+    path = place_beside(masked_uri, VERIFY)
+    proofs: list[Written] = []
+
+    def check(waiting: Location, plan: MaskingPlan) -> None:
+        found = _verified(source, waiting, plan, scanner, keys=keys, pace=pace)
+        proofs.append(_proof(found, plan, path, scan_report, told))
+
+    made = mask(source, masked_uri, plan_source, keys, scanner, check=check, pace=pace)
+    return made, proofs[0]
 
 
 def _mask(
@@ -140,7 +172,7 @@ def _mask(
     keys: KeyRing,
     scanner: Scanner,
     *,
-    overwrite: bool,
+    check: Check | None,
     pace: Pace | None,
 ) -> MaskedDataset | SparkMasked:
     if scanner.config.engine == "spark":
@@ -156,7 +188,8 @@ def _mask(
                 scanner.config,
                 source_conn_id=source.conn_id,
                 format=source.format,
-                overwrite=overwrite,
+                overwrite=True,
+                check=check,
             )
     return mask_dataset(
         source.uri,
@@ -166,7 +199,8 @@ def _mask(
         scanner,
         source_conn_id=source.conn_id,
         format=source.format,
-        overwrite=overwrite,
+        overwrite=True,
+        check=check,
         pace=pace,
     )
 
@@ -180,26 +214,46 @@ def verify(
     keys: KeyRing | None = None,
     scan_report: Report | None = None,
     report: str | None = None,
+    told: Told | None = None,
     pace: Pace | None = None,
 ) -> Written:
     """Hold a masked dataset against its source, and write the proof, or what is left."""
     path = place_beside(masked.uri, VERIFY, report)
     if scan_report is not None:
         scan_in(scan_report, scan_report.get(DATASET))  # a broken one is found before the work is done
-    found = verify_masked(
-        source.uri,
-        masked.uri,
+    found = _verified(source, locate(masked.uri, masked.conn_id), plan, scanner, keys=keys, pace=pace)
+    return _proof(found, plan, path, scan_report, told)
+
+
+def _proof(
+    found: VerifyReport, plan: MaskingPlan, path: Path, scan_report: Report | None, told: Told | None
+) -> Written:
+    """Write the report of a verification, and raise `VerificationError` where masking does not hold."""
+    written = write_report(path, report_of_verification(found, plan, scan=scan_report))
+    if told is not None:
+        told(written)
+    found.check()
+    return written
+
+
+def _verified(
+    source: Staged,
+    masked: Location,
+    plan: MaskingPlan,
+    scanner: Scanner,
+    *,
+    keys: KeyRing | None,
+    pace: Pace | None,
+) -> VerifyReport:
+    return verify_located(
+        locate(source.uri, source.conn_id),
+        masked,
         plan.rules(),
         scanner,
         keys=keys,
-        source_conn_id=source.conn_id,
-        masked_conn_id=masked.conn_id,
         format=source.format,
         pace=pace,
     )
-    written = write_report(path, report_of_verification(found, plan, scan=scan_report))
-    found.check()
-    return written
 
 
 def check_clean(written: Written) -> None:

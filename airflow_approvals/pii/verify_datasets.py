@@ -21,7 +21,7 @@ from airflow_approvals.pii.pace import Pace
 from airflow_approvals.pii.resuming import open_work
 from airflow_approvals.pii.verify import Verifier
 from airflow_approvals.pii.verify_report import VerifyReport
-from airflow_approvals.staging.locations import local_path, locate
+from airflow_approvals.staging.locations import LocalLocation, Location, locate
 from airflow_approvals.staging.snapshot import take_snapshot
 
 Columns = dict[str, list[Any]]
@@ -47,12 +47,26 @@ def verify_masked(
     what the scans found is not looked for again. Raises a `DatasetError` where either cannot be read; all
     else that is wrong is reported.
     """
-    source = DatasetReader(locate(source_uri, source_conn_id), format)
-    masked = DatasetReader(locate(masked_uri, masked_conn_id), format)
+    places = locate(source_uri, source_conn_id), locate(masked_uri, masked_conn_id)
+    return verify_located(*places, rules, finder, keys=keys, known=known, format=format, pace=pace)
+
+
+def verify_located(
+    source_location: Location,
+    masked_location: Location,
+    rules: MaskingRules,
+    finder: Finder,
+    *,
+    keys: KeyRing | None = None,
+    known: ValueIndex | None = None,
+    format: str | None = None,  # the word that users know
+    pace: Pace | None = None,
+) -> VerifyReport:
+    """Return the same of two datasets wherever they are: the masked one may not have appeared yet."""
+    source, masked = (DatasetReader(place, format) for place in (source_location, masked_location))
     before, after = (take_snapshot(reader.location, format=format) for reader in (source, masked))
     pair = _Pair(source=source, masked=masked, rows=before.rows, pace=pace or Pace(lambda _: None))
-    path = local_path(masked_uri)
-    if path is None:
+    if not isinstance(masked_location, LocalLocation):
         report = _verify(pair, rules, finder, keys, known)
     else:
         state = {
@@ -63,11 +77,12 @@ def verify_masked(
             "finder": identity_of(finder),
             "source_is_scanned": known is None,
         }
-        with open_work(path, "verify", state) as work:
+        with open_work(masked_location.path, "verify", state) as work:
             report = _verify(pair, rules, RecordedFinder(finder, work.file("found")), keys, known)
     if (source.sha256, masked.sha256) != (before.sha256, after.sha256):
         raise SourceChangedError(
-            f"{masked_uri}: it or its source changed while they were held against each other; verify again"
+            f"{masked_location.uri}: it or its source changed while they were held against each other; "
+            "verify again"
         )
     return replace(report, dataset_sha256=after.sha256, source_sha256=before.sha256)
 

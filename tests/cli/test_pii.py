@@ -14,6 +14,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 
 from airflow_approvals.cli import pii
 from airflow_approvals.cli.exits import Exit
@@ -163,6 +164,30 @@ def test_mask_masks_verifies_and_says_what_was_done(tell: Tell) -> None:
     assert json.loads(Path("r.json").read_text())["verify"]["verified"] is True
     again = tell("verify", "people.csv", "out.csv", "--plan", "plan.yaml", "--key-file", key)
     assert again.code == Exit.OK
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_what_does_not_hold_does_not_appear_and_what_is_left_is_told(tell: Tell, output: str) -> None:
+    tell("plan", "people.csv", "--plan", "plan.yaml")
+    plan = yaml.safe_load(Path("plan.yaml").read_text())
+    plan["columns"][3] = {"column": "note", "type": "string", "treatment": "leave"}
+    Path("leaky.yaml").write_text(yaml.safe_dump(plan))
+    Path("out.csv").write_text("as it was before")
+    said = tell(
+        *("mask", "people.csv", "out.csv", "--plan", "leaky.yaml", "--overwrite"),
+        *("--report", "r.json", "--output", output),
+    )
+    assert said.code == Exit.NOT_VERIFIED
+    assert "column 'note': 30 x EMAIL_ADDRESS (survives), rows 0, 1, 2, 3, 4 ..." in said.err
+    assert Path("out.csv").read_text() == "as it was before"
+    report = json.loads(Path("r.json").read_text())
+    assert (report["verify"]["verified"], report["verify"]["columns"]) == (False, ["note"])
+    if output == "json":
+        assert said.json == report
+    else:
+        lines = [line.split()[:4] for line in said.out.splitlines()]
+        assert ["note", "EMAIL_ADDRESS", "survives", "30"] in lines
+    assert not list(Path().glob(".airflow-approvals*"))
 
 
 def test_verify_finds_a_value_that_was_put_back_and_does_not_tell_it(tell: Tell) -> None:

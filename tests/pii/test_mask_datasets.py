@@ -20,16 +20,21 @@ from airflow_approvals.core.errors import (
     SchemaMismatchError,
     SourceChangedError,
     SourceEmptyError,
+    VerificationError,
 )
 from airflow_approvals.core.model import to_json
 from airflow_approvals.pii.cells import Gate
+from airflow_approvals.pii.masking import datasets
 from airflow_approvals.pii.masking.datasets import MaskedDataset, mask_dataset
+from airflow_approvals.pii.masking.finished import WaitingDataset
 from airflow_approvals.pii.masking.keys import KeyRing
+from airflow_approvals.pii.masking.known_values import ValueIndex
 from airflow_approvals.pii.masking.operators import Fake, Pseudonym, Replace
 from airflow_approvals.pii.masking.rules import ColumnRule, MaskingRules, Treatment
-from airflow_approvals.pii.verify_datasets import verify_masked
+from airflow_approvals.pii.verify_datasets import verify_located, verify_masked
 from airflow_approvals.pii.verify_report import Found
-from airflow_approvals.staging.snapshot import snapshot
+from airflow_approvals.staging.locations import locate
+from airflow_approvals.staging.snapshot import snapshot, take_snapshot
 from tests.pii.mask_samples import KEYS, PatternFinder
 from tests.staging.samples import COMPRESS
 
@@ -214,6 +219,79 @@ def test_a_source_that_changes_between_the_two_readings_is_refused(tmp_path: Pat
     with pytest.raises(SourceChangedError):
         mask_dataset(str(source), str(tmp_path / "out.csv"), RULES, KEYS, Changing())
     assert not (tmp_path / "out.csv").exists()
+
+
+def write_some(path: Path, kind: str) -> Path:
+    if kind == "folder":
+        for part in range(3):
+            write(path / f"{part}.csv", range(part * 10, part * 10 + 10))
+        return path
+    return write(path.with_suffix(kind), range(30))
+
+
+@pytest.mark.parametrize("kind", [".csv", ".jsonl", ".parquet", "folder"])
+def test_a_check_sees_the_very_dataset_that_appears_and_before_it_does(tmp_path: Path, kind: str) -> None:
+    source = write_some(tmp_path / "in", kind)
+    destination = tmp_path / source.name.replace("in", "out")
+    seen: list[Any] = []
+
+    def check(waiting: WaitingDataset, known: ValueIndex | None) -> None:
+        assert not destination.exists()
+        report = verify_located(locate(str(source)), waiting, RULES, PatternFinder(), keys=KEYS, known=known)
+        report.check()
+        seen.append((take_snapshot(waiting), report.dataset_sha256))
+
+    made = mask_dataset(str(source), str(destination), RULES, KEYS, PatternFinder(), check=check)
+    assert seen == [(made.snapshot, made.report.sha256)]
+    assert [*seen[0][0].files] == [*snapshot(str(destination)).files]
+
+
+@pytest.mark.parametrize("kind", [".csv", "folder"])
+@pytest.mark.parametrize("is_there", [True, False], ids=["something there", "nothing there"])
+def test_what_a_check_refuses_does_not_appear(tmp_path: Path, kind: str, is_there: bool) -> None:
+    source = write_some(tmp_path / "in", kind)
+    destination = tmp_path / source.name.replace("in", "out")
+    if is_there:
+        write_some(tmp_path / "out", kind)
+    names = sorted(path.name for path in tmp_path.rglob("*"))
+    before = snapshot(str(destination)) if is_there else None
+
+    def refuse(waiting: WaitingDataset, known: ValueIndex | None) -> None:
+        raise VerificationError("masking does not hold")
+
+    with pytest.raises(VerificationError):
+        mask_dataset(
+            str(source), str(destination), RULES, KEYS, PatternFinder(), overwrite=True, check=refuse
+        )
+    assert sorted(path.name for path in tmp_path.rglob("*")) == names
+    assert before == (snapshot(str(destination)) if is_there else None)
+
+
+def test_what_is_changed_behind_a_check_does_not_appear(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.csv", range(30))
+
+    def change(waiting: WaitingDataset, known: ValueIndex | None) -> None:
+        (part,) = waiting.list_parts().parts
+        with Path(part.address).open("a") as file:
+            file.write("31,Canary Person00031,,,,\n")
+
+    with pytest.raises(DestinationError, match="was changed while it waited"):
+        mask_dataset(str(source), str(tmp_path / "out.csv"), RULES, KEYS, PatternFinder(), check=change)
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_what_somebody_else_puts_in_its_place_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "in.csv", range(30))
+
+    def swap_then_look(uri: str, **told: Any) -> Any:
+        write(Path(uri), range(30))
+        return snapshot(uri, **told)
+
+    monkeypatch.setattr(datasets, "snapshot", swap_then_look)
+    with pytest.raises(DestinationError, match="is not what was masked"):
+        mask(source, tmp_path / "out.csv")
 
 
 def test_what_cannot_be_masked_is_refused_by_name(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from airflow_approvals.core.errors import (
     ConfigurationError,
     MissingExtraError,
     SourceUnreadableError,
+    VerificationError,
 )
 from airflow_approvals.pii import steps
 from airflow_approvals.pii.config import ScanConfig
 from airflow_approvals.pii.masking.datasets import mask_dataset
+from airflow_approvals.pii.masking.finished import WaitingDataset
 from airflow_approvals.pii.masking.known_values import ValueIndex
 from airflow_approvals.pii.masking.operators import Hash, Operator, Pseudonym
-from airflow_approvals.pii.masking.rules import MaskingRules
+from airflow_approvals.pii.masking.rules import ColumnRule, MaskingRules, Treatment
 from airflow_approvals.pii.scan_datasets import plan_dataset, scan_dataset
 from airflow_approvals.pii.scanner import Scanner
 from airflow_approvals.pii.spark import (
@@ -30,7 +33,8 @@ from airflow_approvals.pii.spark import (
     scan_dataset_on_spark,
     session_for,
 )
-from airflow_approvals.pii.verify_datasets import verify_masked
+from airflow_approvals.pii.verify_datasets import verify_located, verify_masked
+from airflow_approvals.staging.locations import locate
 from tests.pii.customers import customers
 from tests.pii.mask_samples import KEYS
 
@@ -86,6 +90,22 @@ def test_masked_parts_are_the_same_bytes(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "there"]
     report = verify_masked(str(source), str(tmp_path / "there"), rules, scanner, keys=KEYS)
     report.check()
+
+
+@pytest.mark.services
+def test_what_does_not_hold_does_not_appear_on_spark_either(
+    session: Any, source: Path, scanner: Scanner, rules: MaskingRules, tmp_path: Path
+) -> None:
+    alone = ColumnRule(column="notes", treatment=Treatment.LEAVE)
+    leaky = replace(rules, columns=tuple(alone if one.column == "notes" else one for one in rules.columns))
+
+    def check(waiting: WaitingDataset, known: ValueIndex | None) -> None:
+        assert known is None
+        verify_located(locate(str(source)), waiting, leaky, scanner, keys=KEYS).check()
+
+    with pytest.raises(VerificationError, match="column 'notes'"):
+        mask_dataset_on_spark(session, str(source), str(tmp_path / "out"), leaky, KEYS, check=check)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.services

@@ -6,7 +6,6 @@ from __future__ import annotations
 import datetime
 import json
 import sqlite3
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -178,17 +177,25 @@ def test_rows_are_never_doubled_and_with_overwrite_replaced(connect: Connect) ->
     assert run(connect, "SELECT count(*) FROM masked") == [(20,)]
 
 
-def test_nothing_is_written_where_masking_does_not_hold(
-    connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("kind", ["table", "file"])
+def test_nothing_is_written_where_masking_does_not_hold(connect: Connect, tmp_path: Path, kind: str) -> None:
     fill(connect, rows=20)
-
-    def verify_and_object(*args: Any, **kwargs: Any) -> VerifyReport:
-        return replace(verify_masked(*args, **kwargs), verified=False, broken=("a test broke it",))
-
-    monkeypatch.setattr("airflow_approvals.pii.sql_tables.verify_masked", verify_and_object)
-    with staged(uri_of(connect, "people")) as source, pytest.raises(VerificationError, match="a test broke"):
-        mask_staged(source, uri_of(connect, "masked"), rules(born=False), KEYS, PatternFinder())
+    run(connect, "UPDATE people SET note = 'to y4@canary.org' WHERE id = 4")  # as in its payload
+    left_alone = ColumnRule(column="payload", treatment=Treatment.LEAVE)
+    columns = (left_alone if one.column == "payload" else one for one in rules(born=False).columns)
+    leaky = MaskingRules(columns=tuple(columns), subject_column="id")
+    out = tmp_path / "out.parquet"
+    out.write_bytes(b"as it was before")
+    destination = str(out) if kind == "file" else uri_of(connect, "masked")
+    told: list[VerifyReport] = []
+    with (
+        staged(uri_of(connect, "people")) as source,
+        pytest.raises(VerificationError, match=r"column 'payload': 1 x EMAIL_ADDRESS \(survives\), rows 4"),
+    ):
+        mask_staged(source, destination, leaky, KEYS, PatternFinder(), overwrite=True, told=told.append)
+    assert [(report.verified, report.columns) for report in told] == [(False, ("payload",))]
+    assert out.read_bytes() == b"as it was before"
+    assert list(tmp_path.glob(".airflow-approvals*")) == []
     with pytest.raises(Exception, match="masked"):
         run(connect, "SELECT * FROM masked")
 
@@ -211,7 +218,8 @@ def test_a_table_is_masked_into_a_file(connect: Connect, tmp_path: Path) -> None
     kind = fill(connect, rows=20)
     found = rules(born=kind == "postgresql")
     with staged(uri_of(connect, "people")) as source:
-        mask_staged(source, str(tmp_path / "out.parquet"), found, KEYS, PatternFinder()).verified.check()
+        made = mask_staged(source, str(tmp_path / "out.parquet"), found, KEYS, PatternFinder())
+    assert made.verified.dataset_sha256 == made.masking.sha256
     assert parquet.read_table(tmp_path / "out.parquet").num_rows == 20
 
 

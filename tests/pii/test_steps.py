@@ -22,7 +22,10 @@ from airflow_approvals.core.expressions import expression_variables
 from airflow_approvals.core.model import Action, Evidence
 from airflow_approvals.pii import steps
 from airflow_approvals.pii.masking.keys import KeyRing
+from airflow_approvals.pii.masking.rules import Treatment
 from airflow_approvals.pii.pace import Pace, Standing
+from airflow_approvals.pii.plan import PlannedColumn, write_plan
+from airflow_approvals.pii.report_files import Written
 from airflow_approvals.pii.scanner import Scanner
 from airflow_approvals.pii.steps import PlanSource, Staged
 from airflow_approvals.staging.snapshot import snapshot
@@ -100,6 +103,41 @@ def test_what_is_left_is_in_the_report_that_stays_behind(source: Staged, scanner
     assert not report["verified"]
     after = {column["column"]: column for column in report["after"]["columns"]}
     assert after["email"]["cells_with_findings"] == 1
+
+
+def test_masked_and_verified_at_once_only_what_holds_appears(source: Staged, scanner: Scanner) -> None:
+    scanned = steps.scan(source, scanner).report
+    made, target = masked(source, scanner)
+    write = [f"{target.uri}.pii.json", f"{target.uri}.pii-mask.json", str(made.plan_file)]
+    told: list[Written] = []
+
+    def both(plan: str) -> tuple[steps.Masked, Written]:
+        return steps.mask_and_verify(
+            source,
+            target.uri,
+            PlanSource(file=plan),
+            KEYS,
+            scanner,
+            scan_report=scanned,
+            told=told.append,
+        )
+
+    again, proof = both(str(made.plan_file))
+    assert told == [proof]
+    assert again.written.report == made.written.report
+    assert proof.report["verified"]
+    assert proof.report["dataset_sha256"] == snapshot(target.uri).sha256
+    alone = PlannedColumn(column="internal_note", type="string", treatment=Treatment.LEAVE)
+    columns = tuple(alone if one.column == alone.column else one for one in made.plan.columns)
+    leaky = Path(f"{target.uri}.leaky.yaml")
+    write_plan(made.plan.model_copy(update={"columns": columns}), leaky)
+    with pytest.raises(VerificationError, match="'internal_note'"):
+        both(str(leaky))
+    assert snapshot(target.uri).sha256 == proof.report["dataset_sha256"]  # what was there
+    assert json.loads(Path(write[0]).read_text()) == told[1].report
+    assert not told[1].report["verified"]
+    assert told[1].report["dataset_sha256"] != proof.report["dataset_sha256"]
+    assert not [path.name for path in leaky.parent.iterdir() if path.name.startswith(".")]
 
 
 def test_a_scan_that_was_killed_scans_only_what_is_left(source: Staged, scanner: Scanner) -> None:

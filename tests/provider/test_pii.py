@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from airflow_approvals.operators.gated import gated
 from airflow_approvals.operators.pii import PiiMaskOperator, PiiScanOperator, PiiVerifyOperator
 from airflow_approvals.operators.pii_decrypt import PiiDecryptOperator
 from airflow_approvals.operators.pii_task import pii_task
+from airflow_approvals.pii.masking.rules import Treatment
+from airflow_approvals.pii.plan import PlannedColumn, write_plan
+from airflow_approvals.pii.scan_datasets import plan_dataset
 from airflow_approvals.pii.scanner import Scanner
 from airflow_approvals.staging.snapshot import snapshot
 from demo.customers import write_customers
@@ -52,7 +55,7 @@ DECRYPT_POLICY = (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_model() -> Any:
+def one_model() -> Iterator[Scanner]:
     """Load the model once: each task has a process of its own, but not in these tests."""
     shared = Scanner()
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -60,7 +63,7 @@ def one_model() -> Any:
             "airflow_approvals.pii.steps.Scanner",
             lambda config: shared if config == shared.config else Scanner(config),
         )
-        yield
+        yield shared
 
 
 @pytest.fixture
@@ -352,6 +355,27 @@ def test_what_happens_to_personal_data_is_said_in_the_dag(
     assert (folder / "masked.csv").exists() == (way["on_pii"] == "mask")
     if way["on_pii"] == "mask":
         assert run.xcom("scan")["verified"] is True
+
+
+def test_what_was_masked_on_the_way_and_does_not_hold_does_not_appear(
+    runs: Runs, folder: Path, one_model: Scanner
+) -> None:
+    plan = plan_dataset(str(folder / "customers.csv"), one_model)
+    alone = PlannedColumn(column="internal_note", type="string", treatment=Treatment.LEAVE)
+    columns = tuple(alone if one.column == alone.column else one for one in plan.columns)
+    write_plan(plan.model_copy(update={"columns": columns}), folder / "leaky.yaml")
+    with DAG("does_not_hold") as dag:
+        PiiScanOperator(
+            task_id="scan",
+            source=str(folder / "customers.csv"),
+            on_pii="mask",
+            masked=str(folder / "masked.csv"),
+            plan=str(folder / "leaky.yaml"),
+        )
+    assert runs.test(dag).states == {"scan": "failed"}
+    assert not (folder / "masked.csv").exists()
+    report = json.loads((folder / "masked.csv.pii.json").read_text())
+    assert (report["verified"], report["columns"]) == (False, ["internal_note"])
 
 
 def test_data_without_personal_data_passes(runs: Runs, staged: Path) -> None:

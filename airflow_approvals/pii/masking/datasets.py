@@ -8,7 +8,7 @@ others; the second reading must see the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from airflow_approvals.core.model import Snapshot, to_json
 from airflow_approvals.pii.masking.arrow import mask_batch
 from airflow_approvals.pii.masking.finished import (
     FinishedPart,
+    WaitingDataset,
     finished_part,
     finished_parts,
     merged_counts,
@@ -66,6 +67,10 @@ class MaskedDataset:
     resumed_parts: int = 0  # that an earlier run had finished
 
 
+Check = Callable[[WaitingDataset, ValueIndex | None], None]
+"""Is given a masked dataset before it appears, and what was found in its source, if that is at hand."""
+
+
 def mask_dataset(
     source_uri: str,
     destination_uri: str,
@@ -76,13 +81,14 @@ def mask_dataset(
     source_conn_id: str | None = None,
     format: str | None = None,  # the word that users know
     overwrite: bool = False,
+    check: Check | None = None,
     pace: Pace | None = None,
 ) -> MaskedDataset:
     """Mask the dataset at `source_uri` into one at `destination_uri`, a local path.
 
-    A run that was killed is taken up by the next one: finished parts are kept, and what was found is not
-    looked for again. Raises a `DatasetError` of the source's, `DestinationError` (it is as it was before), or
-    `InvalidRequestError` where a rule does not fit a column.
+    What `check` raises keeps it from appearing there. A run that was killed is taken up by the next one:
+    finished parts are kept, and what was found is not looked for again. Raises a `DatasetError` of the
+    source's, `DestinationError` (it is as it was before), or `InvalidRequestError` where a rule does not fit.
     """
     reader = DatasetReader(locate(source_uri, source_conn_id), format)
     TableMasker(rules, keys, finder)  # missing keys are found before the first row is read
@@ -106,6 +112,9 @@ def mask_dataset(
                 )
             typed = reader.layout.format != "jsonl"
             finished = run.mask(TableMasker(rules, keys, finder, known=known, collect=known, typed=typed))
+            if check is not None:
+                is_folder = reader.listing.is_folder
+                check(WaitingDataset(destination_uri, path, finished, is_folder=is_folder), known)
             for part in finished:
                 part.copy_to(target)
             target.appear()
@@ -133,6 +142,8 @@ def finished_masking(
         raise DestinationError(
             f"{destination_uri}: {rows} rows were written, and {made.rows} are there; mask again"
         )
+    if sorted(file.sha256 for file in made.files) != sorted(part.sha256 for part in finished):
+        raise DestinationError(f"{destination_uri}: is not what was masked; look who else writes there")
     return made, MaskReport(
         rows=rows,
         masked=merged_counts(rules, finished),

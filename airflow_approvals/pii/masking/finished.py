@@ -1,4 +1,7 @@
-"""Masked parts that wait in the folder of a run until all are done; what was changed meanwhile is found."""
+"""Masked parts that wait in the folder of a run until all are done; what was changed meanwhile is found.
+
+While they wait they can be read as the dataset that they become, so that a check sees it before anybody else.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from airflow_approvals.core.model import from_json, to_json
 from airflow_approvals.pii.masking.rules import MaskingRules
 from airflow_approvals.pii.resuming import Work
 from airflow_approvals.staging.copying import Write
+from airflow_approvals.staging.locations import Listing, LocalLocation, Part
 
 _NOTES = "finished"
 _BLOCK = 1 << 20  # bytes
@@ -44,6 +48,18 @@ class FinishedPart:
             raise DestinationError(
                 f"{self.name}: its masked part was changed while it waited for the others; mask again"
             )
+
+
+class WaitingDataset(LocalLocation):
+    """The dataset that shall appear at `uri`, while its parts wait elsewhere."""
+
+    def __init__(self, uri: str, path: Path, parts: Sequence[FinishedPart], *, is_folder: bool) -> None:
+        super().__init__(uri, path)
+        waiting = (Part(name=part.name if is_folder else path.name, address=part.path) for part in parts)
+        self._listing = Listing(is_folder=is_folder, parts=tuple(waiting))
+
+    def list_parts(self) -> Listing:
+        return self._listing
 
 
 @contextmanager
