@@ -84,6 +84,7 @@ BENCHES: dict[str, Bench] = {
             "planned_rows_per_s_structured": Goal(bound=5_000, at_least=True),
             "planned_rows_per_s_text": Goal(bound=200, at_least=True),
             "rss_mb_per_worker_1e6": Goal(bound=512),
+            "rss_ratio_1e6_to_2e4": Goal(bound=1.25),
             "verify_share_of_scan": Goal(bound=0.5),
             "residual_cells": Goal(bound=0),
             "surviving_values": Goal(bound=0),

@@ -40,7 +40,7 @@ SYLLABLES = (
 
 
 def figures(rows: int) -> dict[str, Any]:
-    """Return memory in MB (2^20 bytes), now and at its peak, and what was scanned."""
+    """Return the peak of memory in MB (2^20 bytes) after few rows and after all, and how many these were."""
     scanner = Scanner()
     tally = Tally()
     after_few = 0.0
@@ -48,9 +48,11 @@ def figures(rows: int) -> dict[str, Any]:
         tally.add(found)
         if tally.rows == min(FEW, rows):
             after_few = _of_this_process("VmHWM")
+    after_all = _of_this_process("VmHWM")
     return {
         "rss_mb_per_worker_2e4": round(after_few),
-        "rss_mb_per_worker_1e6": round(_of_this_process("VmHWM")),
+        "rss_mb_per_worker_1e6": round(after_all),
+        "rss_ratio_1e6_to_2e4": round(after_all / after_few, 2),
         "rss_rows": tally.rows,
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def one_core(rows: int, rounds: int) -> dict[str, Any]:
 
 
 def two_cores(rows: int) -> dict[str, Any]:
-    """Return rows a second of wall time with two workers, once both have begun to answer."""
+    """Return rows a second of wall time with two workers that have begun to answer, and their memory."""
     tables = [customers(BATCH, seed=10_000 + first) for first in range(0, rows, BATCH)]
     scanner = Scanner(replace(LIKE_PRESIDIO, workers=2, batch_rows=BATCH))
     counted, started = 0, 0.0
@@ -75,7 +76,10 @@ def two_cores(rows: int) -> dict[str, Any]:
             counted += batch.rows
         elif number == 1:
             started = time.perf_counter()
+    # Of the processes that have ended, the one that ever held most; KiB on Linux.
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return {
+        "rss_mb_per_worker_15_columns": round(most / 1024),
         "exact_rows_per_s_2core_wall": round(counted / (time.perf_counter() - started), 1),
         "seconds_to_first_batches_2core": round(started - called, 1),
     }
