@@ -126,6 +126,9 @@ class EmbeddedAirflow:
             try:
                 health: dict[str, Any] = httpx.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
                 if all(health[part]["status"] == "healthy" for part in _HEALTH):
+                    # Airflow 3.3.2 builds this API at its first call, and answers nobody meanwhile: 17 s at a
+                    # load of 13 on 2 cores. A task that starts then fails after five calls of 5 s.
+                    httpx.get(f"{self.url}/execution/health", timeout=START_SECONDS)
                     return
             except (httpx.TransportError, ValueError, KeyError):
                 pass
@@ -182,6 +185,7 @@ def _environment(
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{places.airflow / 'airflow.db'}?timeout=60",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(places.logs / "tasks"),
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",  # seconds; 5 are few on a busy machine
         "NO_PROXY": "127.0.0.1,localhost",
         "no_proxy": "127.0.0.1,localhost",
     }
