@@ -38,6 +38,10 @@ def find_prior(
 
     The same destination wins, so that a task which serves several is held against its own last one.
     """
+    if request.standing is not None:
+        # What it is asked for has been approved once, whatever came of that since.
+        approved = RequestFilter(ids=(request.standing.approved_id,), visible_to=visible_to)
+        return next(iter(store.list_requests(approved).requests), None)
     wanted = RequestFilter(
         states=APPROVED_STATES, opened_before=request.opened_at, visible_to=visible_to, limit=_LOOKED_AT
     )

@@ -25,6 +25,7 @@ from airflow_approvals.web.lineage import LineageBackend, LineageLoop, LineagePa
 from airflow_approvals.web.lineage import router as lineage_router
 from airflow_approvals.web.pages import forms, identity, routes
 from airflow_approvals.web.problems import add_problem_handlers
+from airflow_approvals.web.witnesses import Witnesses
 
 API = "/api/v1"
 
@@ -73,10 +74,10 @@ def create_app(
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     backend: Backend = app.state.backend
-    background = Background(backend)
+    channels: ChannelsBackend | None = app.state.channels
+    background = Background(backend, Witnesses(backend, channels, app.state.lineage))
     app.state.background = background
     background.start()
-    channels: ChannelsBackend | None = app.state.channels
     deliveries = DeliveryLoop(backend, channels) if channels is not None else None
     if deliveries is not None:
         deliveries.start()

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from airflow_approvals.core.errors import ApprovalsError, VerificationError
+from airflow_approvals.core.errors import ApprovalsError
 from airflow_approvals.core.model import State
-from airflow_approvals.core.signature import public_keys_from_json
 from airflow_approvals.ports import RequestFilter
 from airflow_approvals.service import Service
 from airflow_approvals.web.backend import Backend, now
-from airflow_approvals.web.ledger import ensure_checkpoint, public_keys
+from airflow_approvals.web.ledger import ensure_checkpoint
 from airflow_approvals.web.loops import Loop
-from airflow_approvals.witness import open_witness, publish
+from airflow_approvals.web.witnesses import Witnesses
 
 _BATCH = 100
 _PAGE = 500
@@ -30,12 +29,12 @@ class Background(Loop):
 
     name = "what time drives"
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, witnesses: Witnesses | None = None) -> None:
         super().__init__()
         self._backend = backend
+        self._witnesses = witnesses or Witnesses(backend, None, None)
         self._followed: str | None = None
         self._key_recorded = False
-        self._witnessed_at: datetime | None = None
 
     async def run_once(self) -> None:
         """Do every step once; one that fails is logged and does not keep the others from running."""
@@ -93,25 +92,7 @@ class Background(Loop):
         ensure_checkpoint(self._service, self._backend.settings.ledger_origin, now=at)
 
     def _publish_to_witness(self, at: datetime) -> None:
-        """Publish the head every `witness_interval` seconds; a ledger that does not go on is said loudly."""
-        settings = self._backend.settings
-        due = self._witnessed_at is None or at - self._witnessed_at >= timedelta(
-            seconds=settings.witness_interval
-        )
-        signed = self._service.store.last_checkpoint()
-        if not settings.witness or not due or signed is None:
-            return
-        self._witnessed_at = at
-        try:
-            publish(
-                open_witness(settings.witness),
-                self._service.store,
-                size=signed[0],
-                note=signed[1],
-                keys=public_keys_from_json(public_keys(self._service)),
-            )
-        except VerificationError as found:
-            log.critical("witness: %s", found)
+        self._witnesses.publish_due(at)
 
     @property
     def _service(self) -> Service:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from airflow_approvals.core.model import Entry
+from airflow_approvals.core.model import Entry, GrantKind
 
 MAX_ENTRIES = 500
 
@@ -114,5 +114,13 @@ def _told(kind: str, data: dict[str, Any]) -> tuple[str, str, str]:
             return _WHAT[kind], data["action"]["justification"], "plain"
         case _:
             said = str(data.get("because") or data.get("reason") or data.get("remark") or "")
-            what = "approved it without a prompt" if data.get("granted") else _WHAT.get(kind, kind)
-            return what, said, _TONES.get(kind, "plain")
+            return _granted(data) or _WHAT.get(kind, kind), said, _TONES.get(kind, "plain")
+
+
+def _granted(data: dict[str, Any]) -> str:
+    """Return what stood in for votes; empty where there were some."""
+    grant = data.get("granted")
+    if not grant:
+        return ""
+    emergency = grant["kind"] == GrantKind.BREAK_GLASS
+    return "approved it alone, in an emergency" if emergency else "approved it without a prompt"
