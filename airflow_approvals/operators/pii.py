@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -37,12 +37,14 @@ FINAL = (
     VerificationError,
 )
 """What an automatic retry would only repeat."""
+TABLE = "sql://"
 
 
 class PiiOperator(BaseOperator):
     """What the operators below have in common: a staged source, how it is scanned, and by which keys.
 
-    :param source: path or URI of the staged file or folder.
+    :param source: path or URI of the staged file or folder; where it is only scanned, or masked in the same
+        task, `sql://CONN_ID/table` as well.
     :param source_conn_id: Airflow connection of an object store.
     :param format: parquet, csv or jsonl; told by the file name unless given.
     :param keys_conn_id: Airflow connection with the keys: its password is the key of the domain `default`,
@@ -274,10 +276,22 @@ def scan_and_act(
     task: Any, uri: str, *, conn_id: str | None = None, format: str | None = None
 ) -> dict[str, Any]:
     """Scan the dataset at `uri`, do about it what the arguments of `task` say, and return the facts."""
+    from airflow_approvals.pii.sql_tables import staged
+
+    if uri.startswith(TABLE) and task.report is None:
+        raise InvalidRequestError(f"{uri}: nothing can lie beside a table; name the report's file: report=")
+    with staged(uri, conn_id, format) if uri.startswith(TABLE) else nullcontext() as table:
+        return _scan_staged(task, uri, table.uri if table else uri, conn_id=conn_id, format=format)
+
+
+def _scan_staged(
+    task: Any, uri: str, path: str, *, conn_id: str | None, format: str | None
+) -> dict[str, Any]:
+    """Do so with the dataset at `path`: the one at `uri`, or the table there, which was staged."""
     from airflow_approvals.pii import steps
 
     scanner, pace = steps.scanner_of(task.scan), _pace(task)
-    source = steps.Staged(uri=uri, conn_id=conn_id, format=format)
+    source = steps.Staged(uri=path, conn_id=conn_id, format=format)
     scanned = steps.scan(source, scanner, report=task.report, pace=pace)
     keep(task, source=uri, scan=scanned.report)
     if task.on_pii == "fail":

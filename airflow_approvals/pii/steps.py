@@ -31,6 +31,7 @@ from airflow_approvals.pii.report_files import (
 from airflow_approvals.pii.scan_by_parts import scan_by_parts
 from airflow_approvals.pii.scan_datasets import plan_dataset
 from airflow_approvals.pii.scanner import Scanner
+from airflow_approvals.pii.sql_tables import is_table
 from airflow_approvals.pii.verify_datasets import verify_located
 from airflow_approvals.pii.verify_report import VerifyReport
 from airflow_approvals.staging.locations import Location, local_path, locate
@@ -53,6 +54,14 @@ class Staged:
     uri: str
     conn_id: str | None = None
     format: str | None = None
+
+    def __post_init__(self) -> None:
+        if is_table(self.uri):
+            raise InvalidRequestError(
+                f"{self.uri.partition('://')[0]}://...: is a table, which may be another one when it is read "
+                "again; stage it (staging.sql_source.stage_table), or scan and mask it in one task "
+                "(PiiScanOperator, on_pii='mask')"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -212,6 +212,13 @@ def test_a_plan_that_does_not_fit_is_refused(
         masked(source, scanner, **wanted)
 
 
+@pytest.mark.parametrize("uri", ["sql://warehouse/people", "postgresql://ada:canary@db/app#people"])
+def test_a_table_is_staged_before_it_is_masked(uri: str) -> None:
+    with pytest.raises(InvalidRequestError, match="stage it") as caught:
+        Staged(uri=uri)
+    assert "canary" not in str(caught.value)
+
+
 @pytest.mark.parametrize("settings", [{"wrokers": 2}, {"workers": "many"}], ids=["name", "value"])
 def test_settings_of_a_scan_that_are_none_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequestError, match="scan: "):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import sqlite3
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -376,6 +377,45 @@ def test_what_was_masked_on_the_way_and_does_not_hold_does_not_appear(
     assert not (folder / "masked.csv").exists()
     report = json.loads((folder / "masked.csv.pii.json").read_text())
     assert (report["verified"], report["columns"]) == (False, ["internal_note"])
+
+
+@pytest.fixture
+def warehouse(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A table of the customers behind an Airflow connection."""
+    rows = csv.read_csv(folder / "customers.csv").to_pandas()
+    with sqlite3.connect(folder / "warehouse.db") as connection:
+        rows.astype(str).to_sql("customers", connection, index=False)
+    connection.close()
+    words = {"conn_type": "sqlite", "host": str(folder / "warehouse.db")}
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(words))
+    return "sql://warehouse/customers"
+
+
+def test_a_table_is_scanned_and_masked_in_one_task(runs: Runs, folder: Path, warehouse: str) -> None:
+    with DAG("a_table") as dag:
+        PiiScanOperator(
+            task_id="scan",
+            source=warehouse,
+            on_pii="mask",
+            masked=str(folder / "masked.parquet"),
+            report=str(folder / "scan.json"),
+        )
+    run = runs.test(dag)
+    assert run.states == {"scan": "success"}
+    assert json.loads((folder / "scan.json").read_text())["entities"]["EMAIL_ADDRESS"] >= ROWS
+    assert run.xcom("scan")["sha256"] == snapshot(str(folder / "masked.parquet")).sha256
+    assert set(parquet.read_table(folder / "masked.parquet")["email"].to_pylist()) == {"<EMAIL_ADDRESS>"}
+
+
+@pytest.mark.parametrize("operator", [PiiScanOperator, PiiMaskOperator], ids=lambda one: one.__name__)
+def test_a_table_needs_a_place_for_its_report_and_one_task_for_its_masking(
+    runs: Runs, folder: Path, warehouse: str, operator: Any
+) -> None:
+    told = {} if operator is PiiScanOperator else {"masked": str(folder / "masked.parquet")}
+    with DAG("a_table") as dag:
+        operator(task_id="pii", source=warehouse, **told)
+    assert runs.test(dag).states == {"pii": "failed"}
+    assert not (folder / "masked.parquet").exists()
 
 
 def test_data_without_personal_data_passes(runs: Runs, staged: Path) -> None:
