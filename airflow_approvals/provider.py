@@ -101,10 +101,11 @@ def _options() -> dict[str, dict[str, Any]]:
             example="airflow.example.com/approvals",
         ),
         "witness": _option(
-            "Where signed heads of the ledger are published, each as a file that is written once: a folder, "
-            "or any address of Airflow's ObjectStoragePath. Best in an account that whoever owns the "
-            "database cannot change. Empty: nowhere.",
-            example="s3://witness_conn@audit-bucket/approvals",
+            "Where signed heads of the ledger are published, one place or several: a folder, or any address "
+            "of Airflow's ObjectStoragePath, where each is a file that is written once; "
+            "slack://CONN_ID/CHANNEL; the word lineage. Best in an account that whoever owns the database "
+            "cannot change. Empty: nowhere.",
+            example="s3://witness_conn@audit-bucket/approvals slack://slack_approvals/C0123456 lineage",
         ),
         "witness_interval": _option(
             "Seconds between two publications of the ledger's head; none is made while nothing is new.",

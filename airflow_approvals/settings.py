@@ -24,7 +24,7 @@ class Settings:
     public_key_file: str  # public key JSON of a signer that cannot tell it (KMS, Vault, HSM)
     worker_secret: str  # workers' tokens are signed with a key derived from it; never shown
     ledger_origin: str  # the name of this ledger in its checkpoints
-    witness: str  # where signed heads of the ledger are published; empty: nowhere
+    witness: str  # where signed heads of the ledger are published, one place or several; empty: nowhere
     witness_interval: float  # seconds between two of them
     http_timeout: float  # seconds for one call of a worker to the service
     due_interval: float  # seconds between two looks for expired requests and lapsed approvals

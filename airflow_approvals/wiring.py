@@ -237,7 +237,13 @@ def check_witness(settings: Settings) -> str:
 
     store = create_store(*_metadata_database())
     try:
-        return witness.check_witness(witness.open_witness(settings.witness), store)
+        told = (
+            f"{address}: {witness.check_witness(witness.open_witness(address), store)}"
+            if witness.is_folder(address)
+            else f"{address}: told there; hold its lines against the ledger with `ledger verify --witness`"
+            for address in witness.addresses_in(settings.witness)
+        )
+        return "; ".join(told)
     except SQLAlchemyError as error:
         raise ConfigurationError(
             f"metadata database: the ledger cannot be read ({type(error).__name__}); run `airflow db migrate`"

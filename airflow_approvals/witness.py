@@ -1,9 +1,10 @@
 """Witness: signed heads of the ledger, kept where whoever owns database and key cannot change them.
 
-A witness is a folder, local or in an object store, best in another account with object lock. Every head is
-one small file named by its number of entries, written once and never again; the public keys lie beside them.
-What was signed and published binds the ledger for good: a ledger that was cut, edited, reordered, forked or
-signed anew does not agree with the older heads, however well it agrees with itself.
+A Slack channel or lineage keeps them as lines, which people copy. Else a witness is a folder, local or in
+an object store, best in another account with object lock. Every head is one small file named by its number of
+entries, written once and never again; the public keys lie beside them. What was signed and published binds
+the ledger for good: a ledger that was cut, edited, reordered, forked or signed anew does not agree with older
+heads, however well it agrees with itself.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from airflow_approvals.core.errors import (
     ServiceUnavailableError,
     VerificationError,
 )
+from airflow_approvals.core.heads import heads_in
 from airflow_approvals.core.signature import (
     PublicKey,
     PublicKeys,
@@ -34,6 +36,20 @@ _NOTE = re.compile(r"([0-9]{12})\.checkpoint", re.ASCII)
 _KEY = re.compile(r"[0-9a-f]{64}\.key\.json", re.ASCII)
 _MAX_BYTES = 100_000
 Answered = TypeVar("Answered")
+
+
+LINEAGE = "lineage"
+"""In place of an address: heads are told as events, through Airflow's OpenLineage transport."""
+
+
+def addresses_in(setting: str) -> tuple[str, ...]:
+    """Return the addresses of `[approvals] witness`, each once."""
+    return tuple(dict.fromkeys(setting.replace(",", " ").split()))
+
+
+def is_folder(address: str) -> bool:
+    """Return whether heads are kept there as files, which can be read again."""
+    return address != LINEAGE and not address.startswith("slack://")
 
 
 class Folder(Protocol):
@@ -107,6 +123,17 @@ def read_witness(folder: Folder, keys: PublicKeys | None) -> Witnessed:
             raise VerificationError(f"the witness's file {name} holds a head of {checkpoint.size} entries")
         found.append(checkpoint)
     return Witnessed(checkpoints=tuple(found), keys=known)
+
+
+def read_lines(text: str, keys: PublicKeys) -> tuple[Checkpoint, ...]:
+    """Return the heads whose lines were copied into `text`; raise `VerificationError` for a wrong one."""
+    heads = heads_in(text)
+    if not heads:
+        raise VerificationError(
+            "there is no head of a ledger in what was given as witness; copy the whole line, from "
+            '"Ledger head of" to the end of the signature, or name the folder where heads are published'
+        )
+    return tuple(verify_checkpoint(head.note, keys) for head in heads)
 
 
 def check_witness(folder: Folder, store: Store) -> str:

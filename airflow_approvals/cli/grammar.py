@@ -316,7 +316,7 @@ COMMANDS: tuple[Command | Group, ...] = (
                     _CHECKPOINT,
                     Option(
                         ("--witness",),
-                        "where heads were published: the ledger must agree with all of them",
+                        "where heads were published, or a line copied from there: all must agree",
                         {"metavar": "PATH"},
                     ),
                     *_SERVER,

@@ -18,7 +18,8 @@ from airflow_approvals.core.errors import (
     SourceMissingError,
     VerificationError,
 )
-from airflow_approvals.core.export import FORMAT, MAX_LINE, LedgerReport, verify_export
+from airflow_approvals.core.export import FORMAT, MAX_LINE, LedgerReport, keys_brought_by, verify_export
+from airflow_approvals.core.heads import heads_in
 from airflow_approvals.core.receipt import Receipt, Subject, verify_bundle, verify_receipt
 from airflow_approvals.core.signature import PublicKey, PublicKeys, by_keyid, public_keys_in
 
@@ -103,19 +104,37 @@ def verify_ledger_at(
     """Verify one ledger export; `keys` None takes the keys inside it, and the report says so.
 
     `checkpoints` are files with a signed note each, `known` are verified ones. A `witness` must agree with
-    all that it has kept; without `keys`, its keys are taken and none of the export's.
+    all that it has kept; without `keys`, the keys of a folder are taken and none of the export's. A witness
+    can also be lines that were copied from Slack or lineage, or a file with them.
     """
     if witness is not None:
-        from airflow_approvals.witness import open_witness, read_witness
+        from airflow_approvals.witness import open_witness, read_lines, read_witness
 
-        seen = read_witness(open_witness(witness), keys)
-        keys, known = seen.keys, [*known, *seen.checkpoints]
+        lines = _lines_of(witness)
+        if lines is None:
+            seen = read_witness(open_witness(witness), keys)
+            keys, known = seen.keys, [*known, *seen.checkpoints]
+        else:
+            known = [*known, *read_lines(lines, _keys_of(path) if keys is None else keys)]
     if checkpoints and keys is None:
         raise ConfigurationError(f"{path}: a checkpoint is verified with a public key; give that too")
     outside = [_checkpoint_at(each, keys or {}) for each in checkpoints]
     with _about(path), path.open("rb", buffering=_BUFFER) as stream:
         report = verify_export(stream, keys, known=[*known, *outside])
     return VerifiedLedger(path=path, report=report)
+
+
+def _lines_of(witness: str) -> str | None:
+    """Return the text that has the heads; None where they are files in a folder."""
+    if heads_in(witness):
+        return witness
+    local = Path(witness)
+    return _read(local).decode("utf-8", "replace") if local.is_file() else None
+
+
+def _keys_of(path: Path) -> PublicKeys:
+    with _about(path), path.open("rb") as stream:
+        return keys_brought_by(stream.readline(MAX_LINE))
 
 
 def load_keys(paths: Sequence[Path]) -> PublicKeys | None:

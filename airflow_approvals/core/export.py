@@ -244,6 +244,11 @@ class _Walk:
         raise LedgerTamperedError(f"{message}; {_NEXT_STEP}", index=index)
 
 
+def keys_brought_by(line: bytes) -> PublicKeys:
+    """Return the public keys in the first line of an export; raise `VerificationError` for none."""
+    return _read_header(line, None)[1]
+
+
 def _agrees(note: StatedHead, frontier: Frontier) -> bool:
     at = frontier if note.size else Frontier()
     return note.size == at.size and note.root == root_of(at)

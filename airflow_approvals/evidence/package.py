@@ -28,9 +28,9 @@ from airflow_approvals import __version__
 from airflow_approvals.core.canonical import canonical_json
 from airflow_approvals.core.dsse import read_json
 from airflow_approvals.core.errors import ApprovalsError, InvalidRequestError, VerificationError
-from airflow_approvals.core.export import MAX_LINE, LedgerReport, verify_export
+from airflow_approvals.core.export import MAX_LINE, LedgerReport, keys_brought_by, verify_export
 from airflow_approvals.core.moments import rfc3339, time_of
-from airflow_approvals.core.signature import PublicKeys, public_keys_from_json
+from airflow_approvals.core.signature import PublicKeys
 from airflow_approvals.evidence.cases import case_of
 from airflow_approvals.evidence.checks import Checked, checked
 from airflow_approvals.evidence.controls import MAPPING_FILE
@@ -236,8 +236,7 @@ def _check_names(folder: Path) -> None:
 
 def _keys_of(ledger_path: Path) -> PublicKeys:
     with ledger_path.open("rb") as stream:
-        header = json.loads(stream.readline(MAX_LINE))
-    return public_keys_from_json(header["keys"])
+        return keys_brought_by(stream.readline(MAX_LINE))
 
 
 def _sha256(path: Path) -> str:

@@ -25,6 +25,7 @@ _OWN = f"{BASE}/lineage/1-0-0"
 APPROVAL = "airflowApprovals_approval"
 RELEASE = "airflowApprovals_release"
 PII = "airflowApprovals_pii"
+CHECKPOINT = "airflowApprovals_checkpoint"
 
 
 def own(name: str, **facts: Any) -> Facet:

@@ -17,9 +17,11 @@ from typing import Any, Protocol
 
 from airflow_approvals.core.canonical import sha256_hex
 from airflow_approvals.core.errors import ApprovalsError, InvalidRequestError, NotAllowedError, PolicyError
+from airflow_approvals.core.heads import Head
 from airflow_approvals.core.model import Entry
 from airflow_approvals.lineage.approval import Site
 from airflow_approvals.lineage.events import event_of, told_by
+from airflow_approvals.lineage.heads import head_event
 from airflow_approvals.lineage.names import APPROVAL_JOBS
 from airflow_approvals.service import Service
 
@@ -133,6 +135,11 @@ class Lineage:
         while self.plan(now=now):  # what was decided before this was told comes before it
             pass
         return self.spool.put(run_id, key, text, now=now)
+
+    def tell_head(self, head: Head, *, now: datetime) -> bool:
+        """Queue the ledger's signed head; False when it was told before."""
+        event = head_event(head, self._site)
+        return self.spool.put(event["run"]["runId"], event["eventType"], as_text(event), now=now)
 
     def send_due(self, *, lease: str, now: Callable[[], datetime], at_most: int = 200) -> int:
         """Send what is due, in order, while it is this caller's turn; return how many went out."""

@@ -21,6 +21,7 @@ from airflow_approvals.cli.main import main
 from airflow_approvals.core.canonical import canonical_json
 from airflow_approvals.core.errors import LedgerTamperedError, ServiceUnavailableError, VerificationError
 from airflow_approvals.core.export import verify_export
+from airflow_approvals.core.heads import head_of
 from airflow_approvals.core.merkle import Frontier, grow, leaf_hash
 from airflow_approvals.core.signature import by_keyid, public_keys_from_json
 from airflow_approvals.keys import load_signer
@@ -150,6 +151,65 @@ def test_a_ledger_rewritten_with_database_and_key_is_caught(
     assert main(["ledger", "verify", str(ledger), "--witness", str(witness)]) == Exit.NOT_VERIFIED
     with pytest.raises(LedgerTamperedError):
         witnessed(office, witness)  # and the service itself publishes nothing over it
+
+
+COPIES: dict[str, Callable[[str], str]] = {
+    "the line": lambda line: line,
+    "as Slack shows it": lambda line: f"Approvals  09:14\n`{line}`\n",
+    "an export of the channel": lambda line: json.dumps([{"text": f"`{line}`"}]).replace("/", "\\/"),
+    "the event in lineage": lambda line: json.dumps({"run": {"facets": {"c": {"line": line}}}}, indent=2),
+    "escaped for HTML": lambda line: json.dumps({"line": line}).replace("=", "\\u003d"),
+}
+
+
+@pytest.mark.parametrize("change", REWRITES.values(), ids=REWRITES.keys())
+@pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES.keys())
+def test_a_line_copied_from_slack_or_lineage_is_a_witness_as_well(
+    watched: tuple[Office, Path], tmp_path: Path, copy: Callable[[str], str], change: Rewrite
+) -> None:
+    office, _ = watched
+    _, note = ensure_checkpoint(office.service, ORIGIN, now=office.now)
+    told = copy(head_of(note).line)
+    (tmp_path / "copied").write_text(told)
+    ledger = exported(office, tmp_path / "ledger.jsonl")
+    for witness in (str(tmp_path / "copied"), head_of(note).line):
+        assert main(["ledger", "verify", str(ledger), "--witness", witness]) == Exit.OK
+    attacker = Attacker(office)
+    attacker.rewrite(change)
+    attacker.sign_anew()
+    rewritten = exported(office, tmp_path / "rewritten.jsonl")
+    assert main(["ledger", "verify", str(rewritten)]) == Exit.OK
+    for witness in (str(tmp_path / "copied"), head_of(note).line):
+        assert main(["ledger", "verify", str(rewritten), "--witness", witness]) == Exit.NOT_VERIFIED
+
+
+SPOILED: dict[str, Callable[[str], str]] = {
+    "no line in it": lambda line: "Ledger head of nothing",
+    "another root": lambda line: line.replace("root ", "root A", 1)[: len(line)],
+    "another number of entries": lambda line: line.replace(" entries", "0 entries"),
+    "the end of the signature is missing": lambda line: line[:-4],
+    "of another ledger": lambda line: line.replace(ORIGIN, "other.example"),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED.keys())
+def test_a_copied_line_that_was_changed_does_not_speak(
+    watched: tuple[Office, Path], tmp_path: Path, spoil: Callable[[str], str]
+) -> None:
+    office, _ = watched
+    _, note = ensure_checkpoint(office.service, ORIGIN, now=office.now)
+    (tmp_path / "copied").write_text(spoil(head_of(note).line))
+    ledger = exported(office, tmp_path / "ledger.jsonl")
+    found = main(["ledger", "verify", str(ledger), "--witness", str(tmp_path / "copied")])
+    assert found == Exit.NOT_VERIFIED
+
+
+def test_a_note_of_somebody_else_has_no_line(watched: tuple[Office, Path]) -> None:
+    office, _ = watched
+    _, note = ensure_checkpoint(office.service, ORIGIN, now=office.now)
+    assert head_of(note).note == note
+    with pytest.raises(VerificationError):
+        head_of(note + "— witness.example AAAA\n")
 
 
 def test_a_ledger_signed_anew_with_another_key_is_caught(
