@@ -158,7 +158,7 @@ class Policy(_Part):
     deny_if: tuple[Expression, ...] = ()
     self_approval: Literal["never", "allowed"] = "never"
     require_reason: Literal["never", "on_deny", "always"] = "on_deny"
-    high_risk: StrictBool = False  # a chat asks once more before an approval counts
+    high_risk: StrictBool = False  # where a click approves, it is asked once more
     slack_identity: Literal["link", "link_or_email"] = "link"
     reasons_in_lineage: StrictBool = False  # what people wrote may then stand in a lineage backend
     expires_after: Duration = timedelta(hours=24)

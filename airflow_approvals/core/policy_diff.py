@@ -215,8 +215,8 @@ def _words(old: Policy, new: Policy) -> Iterator[_Told]:
         by_email = new.slack_identity == "link_or_email"
         yield ("weaker" if by_email else "stricter"), f"a Slack account is known by {new.slack_identity}"
     if old.high_risk != new.high_risk:
-        told = "ask once more" if new.high_risk else "no longer ask once more"
-        yield ("stricter" if new.high_risk else "weaker"), f"chats {told} before an approval counts"
+        told = "an approval by click is" if new.high_risk else "no approval by click is"
+        yield ("stricter" if new.high_risk else "weaker"), f"{told} asked for twice"
     if old.channels != new.channels:
         more = new.channels is None or (old.channels is not None and not _spoken(new) <= _spoken(old))
         told = ", ".join(new.channels) if new.channels else "anywhere"
