@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from airflow_approvals.channels.outbox import SendError
+from airflow_approvals.core.checkpoint import verify_checkpoint
 from airflow_approvals.core.errors import LedgerTamperedError, VerificationError
+from airflow_approvals.core.heads import heads_in
+from airflow_approvals.core.signature import by_keyid
+from airflow_approvals.lineage.approval import Site as LineageSite
+from airflow_approvals.lineage.names import APPROVAL_JOBS
+from airflow_approvals.lineage.spool import Lineage
 from airflow_approvals.store.append_only import guard_names
-from airflow_approvals.web import background
+from airflow_approvals.store.lineage import SqlLineageSpool
+from airflow_approvals.store.outbox import SqlOutbox
+from airflow_approvals.web import background, witnesses
 from airflow_approvals.web.backend import Backend
 from airflow_approvals.web.background import Background
+from airflow_approvals.web.lineage import LineageBackend, LineageParts
+from airflow_approvals.web.witnesses import Witnesses
 from airflow_approvals.witness import check_witness, open_witness
+from tests.lineage.spec import Spec
 from tests.web.site import Site, utc_now
 
 
@@ -58,6 +73,113 @@ def test_heads_are_published_every_interval_and_only_if_something_is_new(
     asyncio.run(loop.run_once())
     assert heads(witness) == [2, 3]
     assert "the ledger goes on" in check_witness(open_witness(str(witness)), still.store)
+
+
+SLACK = "slack://slack_approvals/C0123456"
+
+
+class Channel:
+    """A Slack workspace that keeps what is posted, or is away."""
+
+    def __init__(self) -> None:
+        self.posted: list[dict[str, Any]] = []
+        self.is_away = False
+
+    def get(self, _: str) -> Channel:
+        return self
+
+    def call(self, method: str, *, now: datetime, **arguments: Any) -> dict[str, Any]:
+        if self.is_away:
+            raise SendError("Slack did not answer")
+        self.posted.append({"method": method, **arguments})
+        return {}
+
+
+def channels_with(channel: Channel, site: Site) -> Any:
+    """Return the channels of a process, of which nothing but Slack is there."""
+    deliveries = SimpleNamespace(outbox=SqlOutbox(site.store.engine))
+    return SimpleNamespace(channels=SimpleNamespace(workspaces=channel, deliveries=deliveries))
+
+
+def lineage_of(site: Site) -> LineageBackend:
+    spool = SqlLineageSpool(site.store.engine)
+    here = LineageSite(namespace="default", base_url=site.base_url)
+    nowhere: Any = None
+    parts = LineageParts(
+        build=lambda service: Lineage(spool, nowhere, service, here), spool_of=lambda _: spool
+    )
+    return LineageBackend(Backend(lambda: site.service, site.settings), parts)
+
+
+def processes(site: Site, witness: str, channel: Channel) -> tuple[Background, Background]:
+    """Return the loops of two API servers."""
+
+    def one() -> Background:
+        backend = Backend(lambda: site.service, replace(site.settings, witness=witness))
+        return Background(backend, Witnesses(backend, channels_with(channel, site), lineage_of(site)))
+
+    return one(), one()
+
+
+def test_heads_go_to_slack_once_an_interval_and_bind_the_ledger(
+    still: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = Channel()
+    loops = processes(still, SLACK, channel)
+    for loop in loops:
+        asyncio.run(loop.run_once())
+    (posted,) = channel.posted  # one of them was first
+    assert (posted["method"], posted["channel"]) == ("chat.postMessage", "C0123456")
+    (head,) = heads_in(posted["text"])
+    keys = by_keyid([still.service.signer.public_key])  # type: ignore[attr-defined]  # a key file's signer has it
+    assert verify_checkpoint(head.note, keys).root == still.store.ledger_root(head.size)
+    for later in (301, 602):
+        at(monkeypatch, seconds=later)
+        still.service.record_refusal("mallory", None, "open", VerificationError("x"), now=utc_now())
+        for loop in loops:
+            asyncio.run(loop.run_once())
+    assert [heads_in(each["text"])[0].size for each in channel.posted] == [2, 3, 4]
+
+
+def test_heads_go_into_lineage_once_each_in_a_facet_of_their_own(still: Site) -> None:
+    for loop in processes(still, "lineage", Channel()):
+        asyncio.run(loop.run_once())
+    spool = SqlLineageSpool(still.store.engine)
+    waiting = spool.next_due(now=utc_now() + timedelta(minutes=1))
+    assert waiting is not None
+    assert spool.counts() == {"queued": 1}
+    event = json.loads(waiting.body)
+    Spec(None).check([event])
+    facet = event["run"]["facets"]["airflowApprovals_checkpoint"]
+    assert event["job"]["name"].startswith(APPROVAL_JOBS)  # no worker can tell one
+    assert heads_in(waiting.body) == heads_in(facet["line"])
+    assert heads_in(facet["line"])[0].note == facet["note"] == (still.store.last_checkpoint() or (0, ""))[1]
+
+
+@pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return what was warned of, wherever Airflow's logging leads once it is set up."""
+    said: list[str] = []
+    monkeypatch.setattr(witnesses.log, "warning", lambda form, *parts: said.append(form % parts))
+    return said
+
+
+def test_a_witness_that_is_away_or_wrong_keeps_no_other_from_its_head(
+    still: Site, tmp_path: Path, warned: list[str]
+) -> None:
+    channel, folder = Channel(), tmp_path / "witness"
+    channel.is_away = True
+    loop, _ = processes(still, f"slack://wrong {SLACK}, nosuchstore://x/y {folder}", channel)
+    asyncio.run(loop.run_once())
+    assert heads(folder) == [2]
+    wrong = ("cannot be reached", "expected slack://CONN_ID/CHANNEL", "Slack did not answer")
+    assert [told in said for told, said in zip(wrong, warned, strict=True)] == [True] * 3
+
+
+def test_slack_and_lineage_that_are_not_there_are_said(still: Site, warned: list[str]) -> None:
+    asyncio.run(loop_of(still, f"{SLACK} lineage").run_once())
+    wrong = ("no channels to post to", "no OpenLineage transport")
+    assert [told in said for told, said in zip(wrong, warned, strict=True)] == [True] * 2
 
 
 def test_without_the_setting_nothing_is_published(still: Site, tmp_path: Path) -> None:
