@@ -187,8 +187,8 @@ class RealSite:
         eventually(lambda: self.state_of(request) is state)
         return self.fresh(request)
 
-    def prompt(self, request: ApprovalRequest) -> Message:
-        return eventually(lambda: next(iter(self.prompts(request)), None))
+    def prompt(self, request: ApprovalRequest, *, seconds: float = 40.0) -> Message:
+        return eventually(lambda: next(iter(self.prompts(request)), None), seconds=seconds)
 
     def prompts(self, request: ApprovalRequest) -> list[Message]:
         return [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,10 @@ from tests.provider.site import free_port
 from tests.web.site import serving
 
 pytestmark = pytest.mark.airflow
+
+OUTAGE = float(os.environ.get("APPROVALS_OUTAGE_SECONDS", "2"))
+"""For how long Slack is away; 300 is worth a run by hand, and takes ten minutes for each way and database."""
+PATIENCE = 40 + OUTAGE  # until it has been told everything
 
 APPROVE, DENY, ASK = (f"approvals.{wish}" for wish in ("approve", "deny", "ask"))
 
@@ -165,8 +171,9 @@ def test_slack_that_was_away_is_told_everything_once(site: RealSite) -> None:
         with site.person("alice") as alice:
             # Neither opening nor voting waits for Slack.
             assert alice.vote(before.id, Verdict.APPROVE, revision=1).state is State.APPROVED
-    site.prompt(during)
-    eventually(lambda: is_frozen(message, "approved by alice"))
+        time.sleep(OUTAGE)
+    site.prompt(during, seconds=PATIENCE)
+    eventually(lambda: is_frozen(message, "approved by alice"), seconds=PATIENCE)
     site.slack.click(ALICE, site.prompt(during), APPROVE)
     site.becomes(during, State.APPROVED)
     assert len(site.prompts(during)) == 1

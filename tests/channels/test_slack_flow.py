@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -266,6 +267,23 @@ def test_a_button_of_an_older_revision_is_refused_and_the_prompt_shows_the_new_r
     becomes(site, request, State.APPROVED)
 
 
+def test_a_button_of_a_superseded_request_is_refused_and_its_prompt_says_what_took_its_place(
+    site: SlackSite,
+) -> None:
+    ti_id = site.add_task(run_id="manual__changed")
+    with site.worker(ti_id) as worker:
+        request = worker.open_request(an_opening("changed"))[0]
+        message = site.prompt(request)
+        old = action_of(message.blocks, APPROVE)
+        newer = worker.open_request(an_opening("changed", rows=9))[0]
+    eventually(lambda: is_frozen(message, f"superseded by {newer.id}"))
+    edits = message.edits
+    site.slack.click(ALICE, message, APPROVE, action=old)
+    assert "already superseded" in eventually(lambda: site.notes_to(ALICE))[0]
+    eventually(lambda: message.edits > edits)
+    assert (state_of(site, request), state_of(site, newer)) == (State.SUPERSEDED, State.PENDING)
+
+
 def test_a_button_for_other_content_is_refused(site: SlackSite) -> None:
     request = site.open()
     message = site.prompt(request)
@@ -325,7 +343,9 @@ def send(site: SlackSite, body: bytes, headers: dict[str, str]) -> httpx.Respons
 
 
 @OVER_HTTP
-def test_forged_clicks_get_401_an_empty_body_and_do_nothing(site: SlackSite) -> None:
+def test_forged_clicks_get_401_an_empty_body_and_do_nothing(
+    site: SlackSite, caplog: pytest.LogCaptureFixture
+) -> None:
     request = site.open()
     body = a_body(site.prompt(request))
     for name, forge in FORGERIES.items():
@@ -333,6 +353,7 @@ def test_forged_clicks_get_401_an_empty_body_and_do_nothing(site: SlackSite) -> 
         assert (answer.status_code, answer.content) == (401, b""), name
     foreign = a_body(site.prompt(request), api_app_id="A0OTHER")
     assert send(site, foreign, site.slack.sign(foreign)).status_code == 401
+    assert f"{len(FORGERIES) + 1} times so far: it is from another app" in caplog.text
     time.sleep(0.2)
     assert state_of(site, request) is State.PENDING
 
@@ -355,7 +376,10 @@ def test_a_large_body_is_refused_before_it_is_read(site: SlackSite) -> None:
 
 
 @OVER_HTTP
-def test_payloads_of_unknown_kinds_get_200_and_do_nothing(site: SlackSite) -> None:
+def test_payloads_of_unknown_kinds_get_200_a_line_in_the_log_and_do_nothing(
+    site: SlackSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     for payload in (
         {"type": "view_closed"},
         {"type": "shortcut"},
@@ -365,6 +389,8 @@ def test_payloads_of_unknown_kinds_get_200_and_do_nothing(site: SlackSite) -> No
         assert site.slack.deliver(payload).status_code == 200
     body = b"not=a payload"
     assert send(site, body, site.slack.sign(body)).status_code == 200
+    for told in ("'view_closed'", "'shortcut'", "'None'", "a block_actions that is not of ours"):
+        assert f"nothing to do for Slack: payload type {told}" in caplog.text or f": {told}" in caplog.text
 
 
 def test_slack_that_is_down_delays_no_gate_and_is_told_everything_when_it_is_back(site: SlackSite) -> None:

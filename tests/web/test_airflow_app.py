@@ -95,6 +95,31 @@ def test_a_login_cookie_alone_reads_but_changes_nothing(server: str) -> None:
         assert alice.post(path, json=vote, headers=own).json()["state"] == "approved"
 
 
+def test_airflow_leads_to_the_inbox_and_from_a_task_instance_to_its_approval(server: str) -> None:
+    token = login(server, "admin")
+    with httpx.Client(base_url=server, headers={"Authorization": f"Bearer {token}"}) as admin:
+        plugins = admin.get("/api/v2/plugins").json()["plugins"]
+    views = [view for plugin in plugins for view in plugin["external_views"]]
+    hrefs = {view["destination"]: view["href"] for view in views if view["href"].startswith("/approvals/")}
+    assert set(hrefs) == {"nav", "task_instance"}
+    # Airflow fills in what it knows, and leaves the rest as it stands.
+    task = hrefs["task_instance"]
+    for name, value in {
+        "DAG_ID": "export",
+        "RUN_ID": "manual__2026-01-01T00:00:00+00:00",
+        "TASK_ID": "a.b",
+    }.items():
+        assert f"{{{name}}}" in task
+        task = task.replace(f"{{{name}}}", value)
+    with httpx.Client(base_url=server, cookies={"_token": login(server, "alice")}) as alice:
+        inbox, tab = (alice.get(path, headers={"Accept": "text/html"}) for path in (hrefs["nav"], task))
+    assert (inbox.status_code, "Nothing waits for your answer" in inbox.text or "row-link" in inbox.text) == (
+        200,
+        True,
+    )
+    assert (tab.status_code, "No approval was asked for" in tab.text) == (200, True)
+
+
 def test_the_background_loop_runs_in_the_api_server(server: str) -> None:
     deadline = time.monotonic() + 20
     with bearer(server, "alice") as alice:
