@@ -21,7 +21,7 @@ from airflow_approvals.cli.output import print_json, print_line, stdout, visible
 from airflow_approvals.core.policy import parse_policy_file
 from airflow_approvals.evidence.cases import case_of
 from airflow_approvals.evidence.ledger_file import LedgerFile, Period
-from airflow_approvals.lineage.movements import Marquez, movements
+from airflow_approvals.lineage.movements import Marquez, Movement, movements
 from airflow_approvals.lineage.reconcile import Approval, Finding, Reconciliation, reconcile
 
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -75,6 +75,7 @@ def _approvals(ledger: Path, period: Period) -> Iterator[Approval]:
             yield Approval(
                 id=case.id,
                 state=case.state,
+                job=case.job,
                 destination=case.destination,
                 digests=case.digests,
                 published_digest=case.published_digest,
@@ -95,11 +96,12 @@ def _as_json(found: Reconciliation, globs: list[str]) -> dict[str, Any]:
 
 def _finding_as_json(finding: Finding) -> dict[str, Any]:
     moved = finding.movement
+    dataset = moved.dataset if isinstance(moved, Movement) else None
     return {
         "fault": str(finding.fault),
         "told": finding.told,
         "request_id": finding.request_id,
-        "dataset": {"namespace": moved.dataset.namespace, "name": moved.dataset.name} if moved else None,
+        "dataset": {"namespace": dataset.namespace, "name": dataset.name} if dataset else None,
         "run_id": moved.run_id if moved else None,
         "job": moved.job if moved else None,
         "at": moved.at if moved else None,

@@ -44,6 +44,7 @@ class Case:
     opened_index: int = -1
     requesters: tuple[str, ...] = ()
     task: str = ""  # DAG, run and task; empty when a person asked by hand
+    job: str = ""  # DAG and task, as lineage names the job
     kind: str = ""
     source: str = ""
     destination: str = ""
@@ -150,6 +151,7 @@ def _opened(case: Case, entry: dict[str, Any], data: dict[str, Any]) -> None:
     if origin:
         mapped = f" [{origin['map_index']}]" if origin["map_index"] >= 0 else ""
         case.task = f"{origin['dag_id']} · {origin['task_id']}{mapped} · {origin['run_id']}"
+        case.job = f"{origin['dag_id']}.{origin['task_id']}"
     case.kind, case.why = action["kind"], action["justification"]
     case.source, case.destination = action["source"] or "", action["destination"] or ""
     _bound(case, data)

@@ -30,6 +30,15 @@ class Movement:
     sha256: str | None  # what the event says was written, where it says so
 
 
+@dataclass(frozen=True, kw_only=True)
+class BareEnd:
+    """One run that ended well, and tells neither what it wrote nor whose approval it had."""
+
+    run_id: str
+    job: str  # namespace/name
+    at: str
+
+
 class Marquez:
     """Reads the raw events of one Marquez, which keeps every one as it came."""
 
@@ -68,17 +77,25 @@ class Marquez:
         )
 
 
-def movements(events: Iterable[dict[str, Any]]) -> Iterator[Movement]:
-    """Yield each dataset that a run has written, once per run; approvals themselves move nothing."""
-    seen: set[tuple[str, DatasetName]] = set()
+def movements(events: Iterable[dict[str, Any]]) -> Iterator[Movement | BareEnd]:
+    """Yield what each run has written, once per run; approvals themselves move nothing."""
+    seen: set[tuple[str, DatasetName | None]] = set()
     for event in events:
         if event.get("eventType") != "COMPLETE" or event["job"]["name"].startswith(APPROVAL_JOBS):
             continue
-        for written in event.get("outputs") or []:
-            movement = _movement(event, written)
-            if (movement.run_id, movement.dataset) not in seen:
-                seen.add((movement.run_id, movement.dataset))
-                yield movement
+        for found in _told_by(event):
+            key = (found.run_id, found.dataset if isinstance(found, Movement) else None)
+            if key not in seen:
+                seen.add(key)
+                yield found
+
+
+def _told_by(event: dict[str, Any]) -> Iterator[Movement | BareEnd]:
+    written = event.get("outputs") or []
+    for each in written:
+        yield _movement(event, each)
+    if not written and APPROVAL not in (event["run"].get("facets") or {}):
+        yield BareEnd(run_id=event["run"]["runId"], job=_job_of(event), at=event["eventTime"])
 
 
 def _movement(event: dict[str, Any], written: dict[str, Any]) -> Movement:
@@ -88,8 +105,12 @@ def _movement(event: dict[str, Any], written: dict[str, Any]) -> Movement:
     return Movement(
         dataset=DatasetName(namespace=written["namespace"], name=written["name"]),
         run_id=event["run"]["runId"],
-        job=f"{event['job']['namespace']}/{event['job']['name']}",
+        job=_job_of(event),
         at=event["eventTime"],
         request_id=release.get("requestId") or approval.get("requestId"),
         sha256=release.get("sha256"),
     )
+
+
+def _job_of(event: dict[str, Any]) -> str:
+    return f"{event['job']['namespace']}/{event['job']['name']}"

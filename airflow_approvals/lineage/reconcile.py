@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from airflow_approvals.core.errors import InvalidRequestError
 from airflow_approvals.core.policy_match import covers
-from airflow_approvals.lineage.movements import Movement
+from airflow_approvals.lineage.movements import BareEnd, Movement
 from airflow_approvals.lineage.names import DatasetName, dataset_of
 
 NEVER_USED = frozenset({"approved", "lapsed", "revoked"})
@@ -26,6 +26,7 @@ class Approval:
 
     id: str
     state: str
+    job: str  # DAG and task that asked, as lineage names the job; empty where a person asked
     destination: str  # URI; empty where the action has none
     digests: tuple[str, ...]  # SHA-256 of what was approved; empty where no data was named
     published_digest: str | None
@@ -42,11 +43,12 @@ class Fault(StrEnum):
     ELSEWHERE = "approved for elsewhere"
     DIGEST = "other bytes"
     TWICE = "used twice"
+    AROUND = "ended without"
     UNUSED = "never used"
     UNSEEN = "not in lineage"
 
 
-_NOTICES = frozenset({Fault.UNUSED, Fault.UNSEEN})
+_NOTICES = frozenset({Fault.AROUND, Fault.UNUSED, Fault.UNSEEN})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ class Finding:
     fault: Fault
     told: str  # in one sentence
     request_id: str | None = None
-    movement: Movement | None = None
+    movement: Movement | BareEnd | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,18 +72,22 @@ class Reconciliation:
 
     @property
     def broken(self) -> tuple[Finding, ...]:
-        """Movements that no approval covers; the others are approvals without a movement."""
+        """Movements that no approval covers; the others are approvals or ends without a movement."""
         return tuple(finding for finding in self.findings if finding.fault not in _NOTICES)
 
 
 def reconcile(
-    moved: Iterable[Movement], approvals: Mapping[str, Approval], globs: Sequence[str]
+    told: Iterable[Movement | BareEnd], approvals: Mapping[str, Approval], globs: Sequence[str]
 ) -> Reconciliation:
     """Hold what moved into places that `globs` cover, or that an approval was ever for, against it."""
     known = {dataset_of(each.destination) for each in approvals.values() if each.destination}
-    total, gated, findings = 0, 0, list[Finding]()
+    gates = {each.job for each in approvals.values() if each.job}
+    total, gated, findings, around = 0, 0, list[Finding](), list[Finding]()
     users: dict[str, list[Movement]] = defaultdict(list)
-    for movement in moved:
+    for movement in told:
+        if isinstance(movement, BareEnd):
+            around += _around(movement, gates)
+            continue
         total += 1
         if movement.request_id is None and not _is_gated(movement.dataset, globs, known):
             continue
@@ -94,7 +100,7 @@ def reconcile(
     findings += _second_uses(users)
     covered = gated - len(findings)
     findings += _without_movement(approvals.values(), users.keys() | _named(findings))
-    return Reconciliation(movements=total, gated=gated, covered=covered, findings=tuple(findings))
+    return Reconciliation(movements=total, gated=gated, covered=covered, findings=(*findings, *around))
 
 
 def uri_of(dataset: DatasetName) -> str:
@@ -151,6 +157,16 @@ def _is_for(approval: Approval, dataset: DatasetName) -> bool:
         return True
     is_table = approval.destination.startswith("sql://")
     return is_table and dataset.name.rpartition(".")[2] == wanted.name.rpartition("/")[2].rpartition(".")[2]
+
+
+def _around(end: BareEnd, gates: set[str]) -> Iterator[Finding]:
+    """Yield a task that has asked in other runs, and in this one ended well without an approval.
+
+    Airflow tells no more of a task that was marked successful; what it would have written was not.
+    """
+    if end.job.rpartition("/")[2] in gates:
+        told = f"{end.job} ended well in run {end.run_id} and carries no approval: was it marked successful?"
+        yield Finding(fault=Fault.AROUND, movement=end, told=told)
 
 
 def _second_uses(users: Mapping[str, list[Movement]]) -> Iterator[Finding]:

@@ -41,11 +41,12 @@ class MarquezTags:
         try:
             with httpx.Client(base_url=self._base_url, timeout=TIMEOUT, auth=self._auth) as client:
                 for tag in dict.fromkeys(mark[3] for mark in wanted):
-                    _check(client.put(f"/api/v1/tags/{quote(tag, safe='')}", json={"description": _WHAT}))
+                    path = f"/api/v1/tags/{quote(tag, safe='')}"
+                    client.put(path, json={"description": _WHAT}).raise_for_status()
                 for mark in wanted:
                     namespace, dataset, field, tag = (quote(part, safe="") for part in mark)
                     path = f"/api/v1/namespaces/{namespace}/datasets/{dataset}/fields/{field}/tags/{tag}"
-                    _check(client.post(path))
+                    client.post(path).raise_for_status()
                     self._remember(mark)
         except (httpx.HTTPError, ValueError) as trouble:
             log.warning("columns could not be tagged in Marquez: %s", _told(trouble))
@@ -85,10 +86,6 @@ def _marks(event: Event) -> Iterator[Mark]:
         for tag in facets.get("tags", {}).get("tags", []):
             if tag.get("key") == "pii" and tag.get("field") in known:
                 yield dataset["namespace"], dataset["name"], tag["field"], tag["value"]
-
-
-def _check(answer: httpx.Response) -> None:
-    answer.raise_for_status()
 
 
 def _told(trouble: Exception) -> str:

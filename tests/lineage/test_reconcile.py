@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_approvals.lineage.movements import Movement, movements
+from airflow_approvals.lineage.movements import BareEnd, Movement, movements
 from airflow_approvals.lineage.names import DatasetName, dataset_of
 from airflow_approvals.lineage.reconcile import Approval, Fault, reconcile, uri_of
 
@@ -19,6 +19,7 @@ def approval(**changes: Any) -> Approval:
     facts: dict[str, Any] = {
         "id": "r1",
         "state": "completed",
+        "job": "customer_export.export",
         "destination": OUTBOX,
         "digests": (SHA,),
         "published_digest": SHA,
@@ -40,7 +41,9 @@ def moved(to: str | DatasetName = OUTBOX, **changes: Any) -> Movement:
     return Movement(**facts | changes)
 
 
-def faults(moves: list[Movement], approvals: list[Approval], globs: list[str] = GLOBS) -> list[Fault]:
+def faults(
+    moves: list[Movement | BareEnd], approvals: list[Approval], globs: list[str] = GLOBS
+) -> list[Fault]:
     return [each.fault for each in reconcile(moves, {one.id: one for one in approvals}, globs).findings]
 
 
@@ -115,6 +118,20 @@ def test_a_write_that_lineage_does_not_show_is_a_notice() -> None:
     assert faults([], [approval(in_period=False)]) == []
 
 
+@pytest.mark.parametrize(
+    ("job", "expected"),
+    [("airflow/customer_export.export", [Fault.AROUND]), ("airflow/customer_export.stage", [])],
+)
+def test_a_task_that_asks_in_other_runs_and_was_marked_successful_is_a_notice(
+    job: str, expected: list[Fault]
+) -> None:
+    marked = BareEnd(run_id="run-2", job=job, at="2026-11-22T01:00:00Z")
+    found = reconcile([moved(), marked], {"r1": approval()}, GLOBS)
+    assert [each.fault for each in found.findings] == expected
+    assert found.broken == ()
+    assert (found.movements, found.covered) == (1, 1)
+
+
 @pytest.mark.parametrize(("table", "expected"), [("customers", []), ("orders", [Fault.ELSEWHERE])])
 def test_a_table_is_known_by_its_database_and_by_its_connection(table: str, expected: list[Fault]) -> None:
     known = approval(destination="sql://crm/public.customers")
@@ -138,11 +155,18 @@ def test_only_what_ended_well_has_moved_and_each_run_moves_a_dataset_once() -> N
         event("START"),
         event("FAIL"),
         event(job="approval.dag.task"),
-        event(outputs=None),
         event(),
         event(),
     ]
-    assert [each.job for each in movements(events)] == ["airflow/dag.task"]
+    (found,) = movements(events)
+    assert isinstance(found, Movement)
+    assert found.job == "airflow/dag.task"
+
+
+def test_what_ended_well_and_tells_neither_outputs_nor_an_approval_is_bare() -> None:
+    approved = {"runId": "run-2", "facets": {"airflowApprovals_approval": {"requestId": "r1"}}}
+    events = [event(outputs=[]), event(outputs=None), event(outputs=[], run=approved)]
+    assert [(type(each), each.run_id) for each in movements(events)] == [(BareEnd, "run-1")]
 
 
 def test_a_movement_names_the_approval_of_its_dataset_before_that_of_its_run() -> None:
@@ -152,5 +176,5 @@ def test_a_movement_names_the_approval_of_its_dataset_before_that_of_its_run() -
         {"namespace": "file", "name": "/a", "facets": release},
         {"namespace": "file", "name": "/b"},
     ]
-    found = list(movements([event(run=run, outputs=outputs)]))
+    found = [each for each in movements([event(run=run, outputs=outputs)]) if isinstance(each, Movement)]
     assert [(each.request_id, each.sha256) for each in found] == [("of the data", SHA), ("of the run", None)]
