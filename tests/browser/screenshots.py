@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser
 
@@ -24,27 +27,34 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs" / "img"
 class Picture:
     """One page in one setting."""
 
-    name: str
     path: str
     person: str = "alice"
     width: int = 1280
     height: int = 800
     dark: bool = False
+    says: str = ""  # a reason to type, and to approve with: the page that asks once more
 
 
-def pictures_of(gallery: Gallery) -> tuple[Picture, ...]:
-    pending, completed = f"/requests/{gallery.pending.id}", f"/requests/{gallery.completed.id}"
+def pictures_of(gallery: Gallery) -> dict[str, Picture]:
+    """Return the pictures by the names of their files."""
+    return {
+        "inbox": Picture(path="/?view=open", height=680),
+        "request": Picture(path=f"/requests/{gallery.pending.id}", height=1130),
+    }
+
+
+def phones_of(gallery: Gallery) -> tuple[Picture, ...]:
+    """Return what an approver sees at night, side by side."""
+    risky = f"/requests/{gallery.high_risk.id}"
+    narrow: dict[str, Any] = {"width": 360, "height": 1120, "dark": True}
     return (
-        Picture(name="inbox", path="/?view=open", height=420),
-        Picture(name="request", path=pending, height=1130),
-        Picture(name="request-dark", path=pending, height=1130, dark=True),
-        Picture(name="request-completed", path=completed, height=1130),
-        Picture(name="inbox-narrow", path="/?view=open", width=360),
-        Picture(name="request-narrow", path=pending, person="engineer", width=360, height=1130),
+        Picture(path="/", person="carol", **narrow),
+        Picture(path=f"/requests/{gallery.emergency.id}", person="carol", **narrow),
+        Picture(path=risky, says="Checked with finance.", **narrow),
     )
 
 
-def take(browser: Browser, base_url: str, picture: Picture) -> None:
+def take(browser: Browser, base_url: str, picture: Picture) -> bytes:
     context = browser.new_context(
         viewport={"width": picture.width, "height": picture.height},
         color_scheme="dark" if picture.dark else "light",
@@ -52,9 +62,24 @@ def take(browser: Browser, base_url: str, picture: Picture) -> None:
     context.add_cookies([{"name": "_token", "value": f"login-{picture.person}", "url": base_url}])
     page = context.new_page()
     page.goto(f"{base_url}/approvals{picture.path}")
+    if picture.says:
+        page.get_by_label("Reason").fill(picture.says)
+        page.get_by_role("button", name="Approve").click()
+        page.get_by_role("button", name="Not yet").wait_for()
     page.wait_for_timeout(300)  # for the first look at the clocks
-    page.screenshot(path=FOLDER / f"{picture.name}.png")
+    taken = page.screenshot()
     context.close()
+    return taken
+
+
+def beside(browser: Browser, pictures: Sequence[bytes]) -> bytes:
+    """Return one picture of several, side by side."""
+    page = browser.new_page(viewport={"width": 1140, "height": 1150})
+    shown = "".join(f'<img src="data:image/png;base64,{b64encode(each).decode()}">' for each in pictures)
+    page.set_content(f'<body style="margin:15px;display:flex;gap:15px;background:#3a4250">{shown}</body>')
+    taken = page.screenshot()
+    page.close()
+    return taken
 
 
 def take_slack(browser: Browser, gallery: Gallery) -> None:
@@ -81,9 +106,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         gallery = hang(Path(folder))
         with serving(mounted(gallery.site.app), gallery.site.port):
-            for picture in pictures_of(gallery):
-                take(browser, gallery.site.base_url, picture)
-                print(f"docs/img/{picture.name}.png")
+            base_url = gallery.site.base_url
+            taken = {name: take(browser, base_url, each) for name, each in pictures_of(gallery).items()}
+            taken["phones"] = beside(browser, [take(browser, base_url, each) for each in phones_of(gallery)])
+        for name, picture in taken.items():
+            (FOLDER / f"{name}.png").write_bytes(picture)
+            print(f"docs/img/{name}.png")
         take_slack(browser, gallery)
         gallery.site.store.close()
 
