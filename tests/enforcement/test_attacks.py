@@ -69,6 +69,13 @@ def test_execute_called_by_hand_writes_nothing(cluster: Cluster) -> None:
     assert "by hand" not in cluster.rows()
 
 
+def test_a_raw_client_gets_no_way_to_the_destination(cluster: Cluster) -> None:
+    assert cluster.states("reads")["by_raw_client"] == "failed"
+    assert "raw client" not in cluster.rows()
+    refused = denials(cluster, "read connection prod_db")
+    assert any("worker:reads/reads/by_raw_client" in because for because in refused), refused
+
+
 def test_a_template_cannot_read_what_is_sealed(cluster: Cluster) -> None:
     assert cluster.states("in_a_template") == {"echo": "failed"}
 

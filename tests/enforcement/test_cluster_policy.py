@@ -8,6 +8,7 @@ import pytest
 
 from airflow_approvals.core.model import State
 from tests.enforcement.site import TOKEN, Cluster
+from tests.provider.runs import approve
 
 pytestmark = pytest.mark.airflow
 
@@ -61,6 +62,24 @@ def test_policy_explain_tells_for_every_task_what_gates_it_and_why(cluster: Clus
     assert "gated_operators 2" in tasks["to_us"]["because"]
     shown = cluster.command("policy", "explain", "untouched")
     assert "not gated" in shown.stdout
+
+
+def test_the_runs_of_a_backfill_ask_one_by_one_and_their_owner_cannot_answer(cluster: Cluster) -> None:
+    body = {"dag_id": "backfilled", "from_date": "2026-01-01T00:00:00Z", "to_date": "2026-01-02T00:00:00Z"}
+    cluster.api("POST", "/backfills", json=body).raise_for_status()
+    days = ("2026-01-01", "2026-01-02")
+    runs = {day: f"backfill__{day}T00:00:00+00:00" for day in days}
+    cluster.until("both have asked", lambda: all(map(cluster.site.requests_of, runs.values())))
+    assert not set(days) & set(cluster.rows())
+    (asked,) = cluster.site.requests_of(runs["2026-01-01"])
+    assert asked.origin is not None
+    assert (asked.state, asked.policy, asked.origin.dag_id) == (State.PENDING, "any-task", "backfilled")
+    assert asked.requesters == ("airflow",)  # the DAG's owner: nobody's click started this run
+    approve(cluster.site, asked)
+    cluster.until("what was approved is written", lambda: "2026-01-01" in cluster.rows())
+    (other,) = cluster.site.requests_of(runs["2026-01-02"])
+    assert other.state is State.PENDING
+    assert "2026-01-02" not in cluster.rows()
 
 
 def test_a_cleared_task_asks_anew(cluster: Cluster) -> None:

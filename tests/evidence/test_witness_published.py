@@ -182,6 +182,24 @@ def test_slack_and_lineage_that_are_not_there_are_said(still: Site, warned: list
     assert [told in said for told, said in zip(wrong, warned, strict=True)] == [True] * 2
 
 
+def test_a_policy_that_was_weakened_and_put_back_is_on_record_each_time(still: Site) -> None:
+    strict = still.policy_file.read_text()
+    weak = strict.replace(
+        "require: [{group: data-stewards}, {group: security}]", "require: [{group: security}]"
+    )
+    loop = loop_of(still, "")
+    for text_of_file in (strict, weak, strict):
+        still.policy_file.write_text(text_of_file)
+        still.service.policies.current()
+        asyncio.run(loop.run_once())
+    digests = [
+        json.loads(entry.body)["data"]["digest"]
+        for entry in still.store.entries_of_kind("policy.loaded", limit=10)
+    ]
+    assert len(digests) == 3
+    assert digests[0] == digests[2] != digests[1]
+
+
 def test_without_the_setting_nothing_is_published(still: Site, tmp_path: Path) -> None:
     before = set(tmp_path.iterdir())
     asyncio.run(loop_of(still, "").run_once())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
@@ -29,7 +31,16 @@ with DAG("reads"):
     def in_a_task() -> None:
         note_all("task")
 
+    @task
+    def by_raw_client() -> None:
+        from airflow.sdk import BaseHook
+
+        with closing(sqlite3.connect(BaseHook.get_connection("prod_db").host or "")) as database:
+            database.execute("INSERT INTO written VALUES ('raw client')")
+            database.commit()
+
     in_a_task()
+    by_raw_client()
 
 with DAG("from_a_trigger"):
     Defer(task_id="defer")
