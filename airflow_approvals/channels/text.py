@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from datetime import timedelta
 
-_INVISIBLE = frozenset({"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"})
+from airflow_approvals.core.identity import is_invisible
+
 _GAP = " … "
 _LOOKED_AT = 4_000
 _MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
@@ -20,7 +20,7 @@ def visible(text: str) -> str:
     line = " ".join(text.split())
     if line.isascii() and line.isprintable():
         return line
-    return "".join(f"[U+{ord(char):04X}]" if _is_invisible(char) else char for char in line)
+    return "".join(f"[U+{ord(char):04X}]" if is_invisible(char) else char for char in line)
 
 
 def cut(text: str, limit: int) -> str:
@@ -69,10 +69,6 @@ def span(duration: timedelta) -> str:
     if hours:
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     return f"{minutes} min" if minutes >= 1 else f"{seconds} s"
-
-
-def _is_invisible(char: str) -> bool:
-    return unicodedata.category(char) in _INVISIBLE
 
 
 def _units(text: str) -> int:

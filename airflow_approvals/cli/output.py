@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
+
+from airflow_approvals.core.identity import is_invisible
 
 SHORT_ID = 8
 """Characters of a request id that are shown at least."""
@@ -41,12 +42,8 @@ def visible(text: str) -> str:
     repaint it.
     """
     return "".join(
-        char if char in "\n\t" or not _is_invisible(char) else f"\\u{ord(char):04x}" for char in text
+        char if char in "\n\t" or not is_invisible(char) else f"\\u{ord(char):04x}" for char in text
     )
-
-
-def _is_invisible(char: str) -> bool:
-    return unicodedata.category(char) in {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
 
 
 def short_ids(ids: Collection[str]) -> dict[str, str]:

@@ -45,7 +45,7 @@ def person_named(name: str) -> Person:
     if len(canonical) > MAX_NAME_LENGTH:
         raise InvalidRequestError(_too_long(len(canonical)))
     for character in canonical:
-        if _is_invisible(character):
+        if is_invisible(character):
             raise InvalidRequestError(
                 f"a person's name holds U+{ord(character):04X}, which cannot be seen; "
                 "expected visible characters and plain spaces only"
@@ -76,7 +76,8 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()
 
 
-def _is_invisible(character: str) -> bool:
+def is_invisible(character: str) -> bool:
+    """Return whether `character` shows nothing of itself, and may change what stands beside it."""
     # Cc control, Cf format (bidi, zero-width), Co private, Cn unassigned, Cs surrogate, Zl and Zp line ends.
     return unicodedata.category(character) in {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"} or any(
         first <= ord(character) <= last for first, last in _BLANKS

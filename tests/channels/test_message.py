@@ -213,7 +213,7 @@ def test_words_from_outside_are_shown_as_words_and_break_no_limit(words: str) ->
 
 
 def test_what_cannot_be_seen_is_spelled_out_not_dropped() -> None:
-    assert visible("a\u202eb") == "a[U+202E]b"
+    assert visible("a\u202eb\u3164\u2800") == "a[U+202E]b[U+3164][U+2800]"
     assert visible("grün 数据 \U0001f600") == "grün 数据 \U0001f600"
 
 

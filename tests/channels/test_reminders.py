@@ -239,3 +239,7 @@ def test_in_slack_reminders_stand_in_the_thread_and_an_escalation_calls_its_grou
     look(2.02)
     assert "BREAK GLASS" in in_thread(slack, request)[-1].text
     assert "night shift" in json.dumps(in_thread(slack, request)[-1].blocks)
+    assert "nobody yet" in json.dumps(slack.prompts(request)[0].blocks)
+    slack.service.review_glass(Person("alice"), request.id, remark="as agreed", now=utc_now())
+    look(2.03)
+    assert "alice: as agreed" in json.dumps(slack.prompts(request)[0].blocks)

@@ -169,6 +169,7 @@ NASTY = {
     "a long word": "x" * 2000,
     "emoji": "\N{PILE OF POO}\N{ZERO WIDTH JOINER}\N{FIRE}",
     "bidi controls": "txt.\u202egnp\u2066",
+    "letters that are blank": "a\u3164b\u2800c",
     "right to left": "\u05e9\u05dc\u05d5\u05dd",
     "tags": "</title></textarea></main>",
 }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from markupsafe import Markup
 
+from airflow_approvals.channels.text import counted as count
 from airflow_approvals.channels.text import span
+from airflow_approvals.core.identity import is_invisible
 
 __all__ = ["ago", "count", "short", "size", "span", "utc", "visible"]
 
@@ -26,7 +27,7 @@ def visible(value: Any) -> Any:
     if value.isascii() and value.isprintable():
         return value
     return "".join(
-        char if char in "\n\t" or not _is_invisible(char) else f"[U+{ord(char):04X}]" for char in value
+        char if char in "\n\t" or not is_invisible(char) else f"[U+{ord(char):04X}]" for char in value
     )
 
 
@@ -49,11 +50,6 @@ def size(count: int) -> str:
     raise AssertionError("unreachable: the last unit takes everything")
 
 
-def count(number: int, noun: str) -> str:
-    """Return `1 row`, `2 rows`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def utc(moment: datetime) -> str:
     """Return a moment to the second, with its zone."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
@@ -63,7 +59,3 @@ def ago(moment: datetime, now: datetime) -> str:
     """Return how long ago something was."""
     passed = now - moment
     return "just now" if passed < timedelta(seconds=10) else f"{span(passed)} ago"
-
-
-def _is_invisible(char: str) -> bool:
-    return unicodedata.category(char) in {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"}
