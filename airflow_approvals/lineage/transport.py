@@ -24,11 +24,11 @@ from airflow_approvals.lineage.names import clean
 from airflow_approvals.settings import Settings, read_settings
 
 PATIENCE = 2.0
-"""Seconds that telling an event may take, whatever happens."""
+"""Seconds that telling an event may take: to connect, to write and to read, all tries together."""
 MAX_BODY = 1 << 20
 """Bytes of an event as the service takes them; a larger one goes without its widest facets."""
 
-_ATTEMPT = 1.0
+_SHORTEST = 0.4  # seconds left that are worth another try
 _PAUSE = 0.2
 _WIDE = ("columnLineage", "schema", "tags", "airflowApprovals_pii")
 
@@ -63,12 +63,12 @@ class SpoolTransport(Transport):
         deadline = time.monotonic() + PATIENCE
         # Reading the trusted certificates alone takes longer than the call.
         certificates = address.startswith("https:")
-        with httpx.Client(timeout=_ATTEMPT, trust_env=False, verify=certificates) as client:
+        with httpx.Client(trust_env=False, verify=certificates) as client:
             while True:
-                trouble = _post(client, address, body, settings)
+                trouble = _post(client, address, body, settings, seconds=deadline - time.monotonic())
                 if trouble is None:
                     return
-                if time.monotonic() + _PAUSE + _ATTEMPT > deadline:
+                if time.monotonic() + _PAUSE + _SHORTEST > deadline:
                     raise ServiceUnavailableError(f"a lineage event could not be handed over: {trouble}")
                 time.sleep(_PAUSE)
 
@@ -111,15 +111,19 @@ def _cleaned(value: Any) -> Any:
     return value
 
 
-def _post(client: httpx.Client, address: str, body: bytes, settings: Settings) -> str | None:
+def _post(
+    client: httpx.Client, address: str, body: bytes, settings: Settings, *, seconds: float
+) -> str | None:
     """Return what is in the way, or None; raise what trying again would not change."""
     claims = WorkerClaims(subject=LINEAGE, scope="lineage")
     token = issue_worker_token(
         worker_key(settings.worker_secret), claims, now=datetime.now(UTC), token_id=str(uuid4())
     )
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    # Each step has a limit of its own: these add up to all there is.
+    timeout = httpx.Timeout(seconds / 4, read=seconds / 2)
     try:
-        answer = client.post(address, content=body, headers=headers)
+        answer = client.post(address, content=body, headers=headers, timeout=timeout)
     except httpx.TransportError as error:
         return type(error).__name__
     if answer.status_code in (429, 500, 502, 503, 504):

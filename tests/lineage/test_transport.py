@@ -120,6 +120,23 @@ def test_a_service_that_says_nothing_costs_two_seconds(monkeypatch: pytest.Monke
         assert time.monotonic() - began < PATIENCE + 0.2
 
 
+def test_the_steps_of_a_call_share_the_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[dict[str, float]] = []
+
+    def never(request: httpx.Request) -> httpx.Response:
+        limits.append(request.extensions["timeout"])
+        raise httpx.ConnectTimeout("no answer", request=request)
+
+    client = httpx.Client
+    monkeypatch.setattr(httpx, "Client", lambda **_: client(transport=httpx.MockTransport(never)))
+    with pytest.raises(ServiceUnavailableError):
+        a_transport(monkeypatch, "http://service").emit(an_event())
+    assert len(limits) > 1
+    left = [sum(each[step] for step in ("connect", "write", "read")) for each in limits]
+    assert max(left) <= PATIENCE
+    assert left == sorted(left, reverse=True)
+
+
 def test_without_a_backend_the_service_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with a_site(tmp_path, None) as site:
         transport = a_transport(monkeypatch, site.base_url)
