@@ -137,6 +137,7 @@ def _derive(
                 table.write(case)
                 page.write(case)
         summary.receipts = receipts.written
+        summary.sort()
         checks = checked(summary, report)
         page.finish(
             out / "index.html",

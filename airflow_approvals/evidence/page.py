@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from datetime import datetime
@@ -10,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from airflow_approvals.core.export import LedgerReport
 from airflow_approvals.core.signature import PublicKeys
@@ -23,6 +24,7 @@ from airflow_approvals.evidence.summary import SECTIONS, Summary
 from airflow_approvals.evidence.words import moment, visible, when
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_CODE = re.compile("`([^`]+)`")
 
 
 class Page:
@@ -37,6 +39,7 @@ class Page:
             keep_trailing_newline=True,
         )
         environment.filters["when"] = when
+        environment.filters["in_code"] = _in_code
         self._environment = environment
         self._actions = tempfile.TemporaryFile("w+", encoding="utf-8", newline="")  # noqa: SIM115  # closed by __exit__
 
@@ -95,6 +98,11 @@ class Page:
 
 def _visible(value: Any) -> Any:
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _in_code(text: str) -> Markup:
+    """Return our own words with what stands between backticks as code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704  # escaped just now
 
 
 def _figures(summary: Summary) -> list[tuple[str, str]]:

@@ -106,6 +106,11 @@ class Summary:
         else:
             self.policy_unknown += 1
 
+    def sort(self) -> None:
+        """Bring every list into the order of time, once all is in it."""
+        for found in self.notable.values():
+            found.sort(key=lambda each: each.at)
+
     def add_others(self, ledger: LedgerFile) -> None:
         """Take what is about no request: policies, keys, identities, refusals of strangers."""
         for entry in ledger.earlier_entries():
