@@ -79,6 +79,8 @@ def test_an_approval_stands_once_others_have_said_so(site: Site, say: Say) -> No
     assert again.granted is not None
     assert again.granted.standing_id == standing["id"]
     published(site, again_id, again)
+    code, out, _ = say("list", "--standing", "--status", "approved", "-o", "json", user="alice")
+    assert [each["id"] for each in json.loads(out)["requests"]] == [standing["id"]]
     assert "it stands for 5 days" in say("show", standing["id"], user="alice")[1]
     assert "standing approval" in say("show", again.id, user="alice")[1]
 
@@ -90,6 +92,11 @@ def test_the_glass_is_broken_by_the_few_and_with_a_reason(site: Site, say: Say) 
     assert code == Exit.OK
     assert "the glass is broken" in out
     assert "break glass by dana: the partner is down" in say("show", request.id, user="dana")[1]
+    assert "nobody yet" in say("show", request.id, user="alice")[1]
+    assert say("review", request.id, user="dana")[0] == Exit.NOT_ALLOWED
+    code, out, _ = say("review", request.id, "-r", "checked", user="alice")
+    assert (code, "reviewed: the emergency grant" in out) == (Exit.OK, True)
+    assert "alice: checked" in say("show", request.id, user="alice")[1]
 
 
 def test_a_worker_can_neither_break_it_nor_have_anything_stand(site: Site) -> None:
@@ -103,6 +110,7 @@ def test_a_worker_can_neither_break_it_nor_have_anything_stand(site: Site) -> No
     for path, body in (
         ("break-glass", {"reason": "x", "revision": 1}),
         ("standing", {"days": 1}),
+        ("review", {"remark": "x"}),
     ):
         answer = httpx.post(
             f"{site.base_url}/approvals/api/v1/requests/{request.id}/{path}",
