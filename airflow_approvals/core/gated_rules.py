@@ -80,12 +80,17 @@ def find_mismatch(rule: GateRule, task: TaskFacts) -> str | None:
         return f"its DAG is not {', '.join(rule.dag_id)}"
     if rule.dag_tags and not set(rule.dag_tags) & set(task.dag_tags):
         return f"its DAG has no tag {', '.join(rule.dag_tags)}"
-    if rule.task_id and not _one_covers(rule.task_id, (task.task_id,)):
+    if not names_task_id(rule, task.task_id):
         return f"its task id is not {', '.join(rule.task_id)}"
     # A connection that only the run will tell may be any: gated.
     if rule.conn_id and not task.has_unknown_conn and not _one_covers(rule.conn_id, task.conn_ids):
         return f"it names no connection {', '.join(rule.conn_id)}"
     return None
+
+
+def names_task_id(rule: GateRule, task_id: str) -> bool:
+    """Return whether `rule` is, as far as the task's id goes, for this task."""
+    return not rule.task_id or any(covers_name(glob, task_id) for glob in rule.task_id)
 
 
 def reason_of(rule: GateRule) -> str:

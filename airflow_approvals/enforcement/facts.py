@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from airflow_approvals.core.errors import PolicyError
-from airflow_approvals.core.gated_rules import GateRule, TaskFacts, rules_for
+from airflow_approvals.core.gated_rules import GateRule, TaskFacts, names_task_id, rules_for
 
 
 class RuleBook:
@@ -19,7 +19,7 @@ class RuleBook:
     def rules_of(self, task: Any) -> tuple[GateRule, ...]:
         """Return the rules that gate an operator or a mapped one, as `core.gated_rules.rules_for` does.
 
-        Most tasks are of a class that no rule names: of them nothing else is looked at.
+        Most tasks are of a class, or called, as no rule names: of them nothing else is looked at.
         """
         is_mapped = is_mapped_task(task)
         cls: Any = task.operator_class if is_mapped else type(task)
@@ -28,7 +28,7 @@ class RuleBook:
             self._of_class[cls] = tuple(
                 rule for rule in self.rules if rule.operator is None or rule.operator in names
             )
-        candidates = self._of_class[cls]
+        candidates = tuple(rule for rule in self._of_class[cls] if names_task_id(rule, task.task_id))
         return rules_for(candidates, _facts_of(task, cls, is_mapped, candidates)) if candidates else ()
 
 

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-ROUNDS = 7
+ROUNDS = 11
 TASKS = 500
 GATED_EVERY = 10
 REQUESTS = 3_000
