@@ -8,6 +8,9 @@ from typing import Any
 from airflow_approvals.core.errors import PolicyError
 from airflow_approvals.core.gated_rules import GateRule, TaskFacts, names_task_id, rules_for
 
+RULE_FIELD = "approvals_rule"
+"""Template field of a task that a rule has gated: it says which, in the UI and in the serialised DAG."""
+
 
 class RuleBook:
     """The rules in force, and for each class of tasks the few that could name it."""

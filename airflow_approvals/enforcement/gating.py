@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_approvals.core.errors import PolicyError
 from airflow_approvals.core.gated_rules import GateRule, reason_of
-from airflow_approvals.enforcement.facts import is_mapped_task
+from airflow_approvals.enforcement.facts import RULE_FIELD, is_mapped_task
 from airflow_approvals.operators.gated import (
     Terms,
     exchange_class,
@@ -33,8 +33,6 @@ _ASKING = (
     "airflow_approvals.operators.approved.ApprovedOperator",
     "airflow_approvals.operators.gate.ApprovalGateOperator",
 )
-RULE_FIELD = "approvals_rule"
-"""Template field of a task that a rule has gated: it says which, in the UI and in the serialised DAG."""
 
 
 def gate_by_rules(task: Any, rules: tuple[GateRule, ...]) -> None:

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from airflow_approvals.core.errors import InvalidRequestError
 from airflow_approvals.core.gated_rules import GateRule, TaskFacts, reason_of, rules_for
+from airflow_approvals.enforcement.facts import RULE_FIELD
 from airflow_approvals.operators.named_connections import SUFFIX
 
-RULE_FIELD = "approvals_rule"
 GATE_FIELD = "approvals_policy"
 OUR_OPERATORS = "airflow_approvals.operators."
 _FREE = frozenset({"airflow.providers.standard.operators.empty.EmptyOperator"})

@@ -41,7 +41,6 @@ class Case:
     id: str
     state: str = "pending"
     opened_at: str = ""
-    opened_index: int = -1
     requesters: tuple[str, ...] = ()
     task: str = ""  # DAG, run and task; empty when a person asked by hand
     job: str = ""  # DAG and task, as lineage names the job
@@ -54,13 +53,11 @@ class Case:
     policy_digests: list[str] = field(default_factory=list)  # all it ever stood under
     rows: int | None = None
     size: int | None = None  # bytes
-    columns: int | None = None
     digests: tuple[str, ...] = ()  # SHA-256 of the datasets
     pii: Pii | None = None
     answers: list[Answer] = field(default_factory=list)
     set_aside: int = 0  # votes that did not count under a changed policy
     questions: int = 0
-    reminders: int = 0
     decided_at: str = ""
     decided_because: str = ""
     decision_index: int | None = None
@@ -80,7 +77,6 @@ class Case:
     refusals: list[Refusal] = field(default_factory=list)
     ended_at: str = ""
     ended_because: str = ""
-    last_index: int = -1
 
     @property
     def was_approved(self) -> bool:
@@ -119,7 +115,6 @@ def case_of(request_id: str, entries: Iterable[dict[str, Any]]) -> Case:
         tell = _TELLERS.get(kind)
         if tell is not None:  # kinds that are not known here are counted, and change no state
             tell(case, entry, entry["data"])
-        case.last_index = entry["index"]
     return case
 
 
@@ -146,7 +141,7 @@ _Teller = Callable[[Case, dict[str, Any], dict[str, Any]], None]
 
 def _opened(case: Case, entry: dict[str, Any], data: dict[str, Any]) -> None:
     action, evidence, origin = data["action"], data["evidence"], data.get("origin")
-    case.opened_at, case.opened_index = entry["time"], entry["index"]
+    case.opened_at = entry["time"]
     case.requesters = tuple(data["requesters"])
     if origin:
         mapped = f" [{origin['map_index']}]" if origin["map_index"] >= 0 else ""
@@ -159,7 +154,6 @@ def _opened(case: Case, entry: dict[str, Any], data: dict[str, Any]) -> None:
     if datasets:
         case.rows = sum(dataset["rows"] for dataset in datasets)
         case.size = sum(dataset["size"] for dataset in datasets)
-        case.columns = sum(len(dataset["columns"]) for dataset in datasets)
         case.digests = tuple(dataset["sha256"] for dataset in datasets)
     case.pii = pii_of(evidence["pii"])
     case.standing = data.get("standing")
@@ -194,10 +188,6 @@ def _voted(case: Case, _: dict[str, Any], data: dict[str, Any]) -> None:
 
 def _asked(case: Case, _: dict[str, Any], __: dict[str, Any]) -> None:
     case.questions += 1
-
-
-def _reminded(case: Case, _: dict[str, Any], __: dict[str, Any]) -> None:
-    case.reminders += 1
 
 
 def _approved(case: Case, entry: dict[str, Any], data: dict[str, Any]) -> None:
@@ -259,8 +249,6 @@ def _refused(case: Case, entry: dict[str, Any], _: dict[str, Any]) -> None:
 _TELLERS: dict[str, _Teller] = {
     "request.opened": _opened,
     "request.rebound": _rebound,
-    "request.reminded": _reminded,
-    "request.escalated": _reminded,
     "vote.cast": _voted,
     "question.asked": _asked,
     "request.approved": _approved,

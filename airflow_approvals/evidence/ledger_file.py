@@ -60,7 +60,6 @@ class LedgerFile:
         self.period = period
         self.counts: Counter[str] = Counter()  # entries in the period, by kind
         self.entries = 0  # in the whole file
-        self.first_time = self.last_time = ""  # of the whole file
         self.digests = bytearray()  # leaf hashes of the whole file, 32 bytes each
         self._requests: dict[bytes, _Places] = {}
         self._others = array("Q")  # entries in the period that are about no request
@@ -104,7 +103,7 @@ class LedgerFile:
 
     def _index(self) -> None:
         since, until = (bound.encode() for bound in self.period.bounds)
-        offset, last = 0, b""
+        offset = 0
         for line in self._stream:
             start, offset = offset, offset + len(line)
             if not line.startswith(b'["'):
@@ -113,13 +112,9 @@ class LedgerFile:
             if end is None:
                 raise VerificationError(f"entry {self.entries} has not the form of a ledger entry")
             self.digests += bytes.fromhex(line[2:66].decode())
-            last = end[4]
-            if self.entries == 0:
-                self.first_time = last.decode()
             self.entries += 1
-            if last < until:
-                self._keep(end, start, len(line), is_in_period=last >= since)
-        self.last_time = last.decode()
+            if end[4] < until:
+                self._keep(end, start, len(line), is_in_period=end[4] >= since)
 
     def _keep(self, end: re.Match[bytes], start: int, length: int, *, is_in_period: bool) -> None:
         name = end[3]

@@ -73,7 +73,6 @@ class Summary:
     standing_grants: int = 0
     standing_unfounded: int = 0
     policy_known: int = 0
-    policy_unknown: int = 0
     receipts: int = 0  # verified
     incomplete: int = 0  # cases that lack who, what, when or under which policy
     notable: dict[str, list[Notable]] = field(default_factory=lambda: {name: [] for name in SECTIONS})
@@ -101,10 +100,7 @@ class Summary:
         self.incomplete += not (
             case.kind and case.opened_at and case.policy_digest and (case.task or case.requesters)
         )
-        if set(case.policy_digests) <= self.policy_digests:
-            self.policy_known += 1
-        else:
-            self.policy_unknown += 1
+        self.policy_known += set(case.policy_digests) <= self.policy_digests
 
     def sort(self) -> None:
         """Bring every list into the order of time, once all is in it."""

@@ -63,6 +63,9 @@ def sentences(case: Case) -> Iterator[str]:
     """Yield what happened in one case, in order, one sentence each."""
     yield _asked(case)
     yield from _pii(case.pii)
+    if case.questions:
+        asked = "1 question was" if case.questions == 1 else f"{case.questions:,} questions were"
+        yield f"{asked} asked about it."
     for answer in case.answers:
         yield _answered(answer)
     if case.set_aside:
