@@ -112,6 +112,7 @@ def _taken(
     try:
         payload = read(body)
     except InvalidRequestError as error:
+        log.info("nothing to do for Slack: %s", error)
         return Nothing(why=str(error)), workspace
     return intent_for(payload, workspace), workspace  # (3)
 
