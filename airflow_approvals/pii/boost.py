@@ -28,7 +28,7 @@ PARTS_OF_SPEECH = (
     "adj", "adp", "adv", "aux", "cconj", "conj", "det", "intj", "noun", "num", "part", "pron", "propn",
     "punct", "sconj", "sym", "verb", "x",
 )  # fmt: skip
-REMEMBERED_WORDS = 100_000
+REMEMBERED_WORDS = 10_000  # more make a scan no faster, and take memory for words that come once
 
 
 class ContextBoost:

@@ -28,5 +28,5 @@ class ScanConfig:
     spark_master: str | None = None  # of a Spark that is not running yet; None: on this machine
     workers: int = 1  # processes; 1 works in this one
     batch_rows: int = 2_000  # rows that are held at a time, per worker
-    remembered_values: int = 50_000  # distinct (column, value) pairs whose findings are kept
+    remembered_values: int = 20_000  # distinct (column, value) pairs whose findings are kept
     exact_check: int = 0  # cells, spread over the input, that are given to AnalyzerEngine.analyze as well

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-REMEMBERED_TOKENS = 60_000
+REMEMBERED_TOKENS = 30_000
 ROWS_AT_A_TIME = 2_000  # so that what a layer works on stays in the processor's cache
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 FINISH = np.uint64(0xD6E8FEB86659FD93)
