@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 from typing import Any
@@ -35,14 +36,15 @@ def figures(
     found: Figures = {}
     for module, *sizes in (
         ("pii_speed", "one_core", rows, rounds),
-        ("pii_speed", "two_cores", two_core_rows),
+        ("pii_speed", "two_cores", two_core_rows, rows),
         ("pii_planned", "rates", planned_rows, text_rows, rounds),
         ("pii_planned", "verifying", text_rows),
     ):
         found |= _answer(_started(module, sizes))
-    found["exact_x_batch_default_2core"] = round(
-        found["exact_rows_per_s_2core_wall"] / found["peer_batch_default_rows_per_s_wall"], 2
-    )
+    # Wall time hangs on what else the machine does: the peer's is taken before and behind ours.
+    turns = ("peer_batch_default_rows_per_s_wall", "peer_batch_default_rows_per_s_wall_behind_2core")
+    peer = statistics.mean(found[turn] for turn in turns)
+    found["exact_x_batch_default_2core"] = round(found["exact_rows_per_s_2core_wall"] / peer, 2)
     counted = [
         _started(module, sizes)
         for module, *sizes in (

@@ -64,8 +64,11 @@ def one_core(rows: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def two_cores(rows: int) -> dict[str, Any]:
-    """Return rows a second of wall time with two workers that have begun to answer, and their memory."""
+def two_cores(rows: int, peer_rows: int) -> dict[str, Any]:
+    """Return rows a second of wall time with two workers that have begun to answer, and their memory.
+
+    The peer takes its turn behind them: it has had one before them, in `one_core`.
+    """
     tables = [customers(BATCH, seed=10_000 + first) for first in range(0, rows, BATCH)]
     scanner = Scanner(replace(LIKE_PRESIDIO, workers=2, batch_rows=BATCH))
     counted, started = 0, 0.0
@@ -76,12 +79,20 @@ def two_cores(rows: int) -> dict[str, Any]:
             counted += batch.rows
         elif number == 1:
             started = time.perf_counter()
+    rate = counted / (time.perf_counter() - started)
     # Of the processes that have ended, the one that ever held most; KiB on Linux.
     most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    alone = Scanner(LIKE_PRESIDIO)
+    _presidio(alone, 2, 20, batch_size=1)()  # caches, lazy imports
+    run = _presidio(alone, 3, peer_rows, batch_size=1)
+    began = time.perf_counter()
+    run()
+    peer = peer_rows / (time.perf_counter() - began)
     return {
         "rss_mb_per_worker_15_columns": round(most / 1024),
-        "exact_rows_per_s_2core_wall": round(counted / (time.perf_counter() - started), 1),
+        "exact_rows_per_s_2core_wall": round(rate, 1),
         "seconds_to_first_batches_2core": round(started - called, 1),
+        "peer_batch_default_rows_per_s_wall_behind_2core": round(peer, 2),
     }
 
 
