@@ -311,6 +311,9 @@ def test_what_stands_shows_what_it_lets_through_and_can_be_ended(site: Site) -> 
     standing = stands(site, "feed_b")
     run = opened(site, "feed/", rows=1100, name="data", dag="feed_b")
     assert fresh(site, run).state is State.APPROVED
+    with site.person("alice") as person:
+        assert [each.id for each in person.list_requests(granted_by=standing.id).requests] == [run.id]
+        assert standing.id not in {each.id for each in person.list_requests(standing=False).requests}
     with Browser(site, "alice") as alice:
         page = alice.open(f"/requests/{standing.id}")
         assert "1 run" in page.text
