@@ -64,7 +64,7 @@ def test_policy_explain_tells_for_every_task_what_gates_it_and_why(cluster: Clus
     assert "not gated" in shown.stdout
 
 
-def test_the_runs_of_a_backfill_ask_one_by_one_and_their_owner_cannot_answer(cluster: Cluster) -> None:
+def test_the_runs_of_a_backfill_ask_one_by_one_and_bar_the_owner(cluster: Cluster) -> None:
     body = {"dag_id": "backfilled", "from_date": "2026-01-01T00:00:00Z", "to_date": "2026-01-02T00:00:00Z"}
     cluster.api("POST", "/backfills", json=body).raise_for_status()
     days = ("2026-01-01", "2026-01-02")
@@ -74,7 +74,7 @@ def test_the_runs_of_a_backfill_ask_one_by_one_and_their_owner_cannot_answer(clu
     (asked,) = cluster.site.requests_of(runs["2026-01-01"])
     assert asked.origin is not None
     assert (asked.state, asked.policy, asked.origin.dag_id) == (State.PENDING, "any-task", "backfilled")
-    assert asked.requesters == ("airflow",)  # the DAG's owner: nobody's click started this run
+    assert "airflow" in asked.requesters  # the DAG's owner, beside whoever started the backfill
     approve(cluster.site, asked)
     cluster.until("what was approved is written", lambda: "2026-01-01" in cluster.rows())
     (other,) = cluster.site.requests_of(runs["2026-01-02"])
