@@ -15,8 +15,8 @@ COMPAT_READY := .venv-compat/.ready
 T ?= tests
 K ?=
 PYTEST := -m pytest $(T) $(if $(K),-k "$(K)")
-# Most tests wait for servers: four at a time, in the groups and the order that tests/conftest.py gives them.
-PARALLEL := -n 4 --dist loadgroup --no-loadscope-reorder
+# Most tests wait for servers: four at a time, in the groups and the order of tests/conftest.py.
+PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
 
 BENCH ?=
 AUTO ?=

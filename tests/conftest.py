@@ -7,8 +7,10 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 
 def _use_own_airflow_home() -> Path:
@@ -40,36 +42,49 @@ def pytest_report_header() -> str:
     )
 
 
-WHOLE_AIRFLOWS = {
-    "test_crashes.py": "crashes",
-    "test_marquez.py": "lineage",
-    "test_compose.py": "lineage",
-    "test_slack_end_to_end.py": "commands",
-    "test_airflow_commands.py": "commands",
+AIRFLOWS = {
+    "one cluster": (
+        "enforcement/test_attacks.py",
+        "enforcement/test_cluster_policy.py",
+        "enforcement/test_hitl.py",
+    ),
+    "killed": ("provider/test_crashes.py",),
+    "one API server": (
+        "provider/test_airflow_ui.py",
+        "provider/test_example_dags.py",
+        "provider/test_export.py",
+        "provider/test_gated.py",
+        "provider/test_hook.py",
+        "provider/test_pii.py",
+        "provider/test_sensor.py",
+        "provider/test_sql.py",
+    ),
+    "with Marquez": ("lineage/test_marquez.py", "docker/test_compose.py"),
+    "two databases": ("channels/test_slack_end_to_end.py", "provider/test_airflow_commands.py"),
 }
-"""Files that start every process of Airflow, by the group in which they run one after the other."""
-SHARED_AIRFLOWS = {("enforcement", "cluster"), ("provider", "site")}
-"""Fixtures that give one Airflow to the tests of several files: each is a group, too."""
+"""Files that need processes of Airflow; those of one group run one after the other."""
+GROUPS = {f"tests/{file}": group for group, files in AIRFLOWS.items() for file in files}
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in this hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each file in one process, and each Airflow: a machine of two cores has no room for more of them.
-
-    They begin first, so that no process is left alone with one at the end.
-    """
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_airflow_of(item) or item.nodeid.partition("::")[0]))
-    items.sort(key=lambda item: _airflow_of(item) is None)
+    """Let what needs an Airflow begin first, so that no process is left alone with one at the end."""
+    items.sort(key=lambda item: _group_of(item.nodeid) not in AIRFLOWS)
 
 
-def _airflow_of(item: pytest.Item) -> str | None:
-    """Return the group of a test that needs processes of Airflow's own."""
-    folder = item.path.parent.name
-    for fixture in getattr(item, "fixturenames", ()):
-        if (folder, fixture) in SHARED_AIRFLOWS and item.path.name not in WHOLE_AIRFLOWS:
-            return f"{folder} {fixture}"
-    return WHOLE_AIRFLOWS.get(item.path.name)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """Keep each file in one process, and the files of one group: two cores have no room for more Airflows."""
+    return ByGroup(config, log)
+
+
+class ByGroup(LoadFileScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        return _group_of(nodeid)
+
+
+def _group_of(nodeid: str) -> str:
+    file = nodeid.partition("::")[0]
+    return GROUPS.get(file, file)
 
 
 @pytest.fixture(scope="session")
