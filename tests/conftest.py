@@ -77,7 +77,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
     return ByGroup(config, log)
 
 
-class ByGroup(LoadFileScheduling):
+class ByGroup(LoadFileScheduling):  # type: ignore[misc]  # xdist is untyped
     def _split_scope(self, nodeid: str) -> str:
         return _group_of(nodeid)
 
