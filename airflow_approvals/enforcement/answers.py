@@ -66,6 +66,7 @@ _BY_TASK = re.compile(r"/execution/hitlDetails/([^/]+)/?")
 log = logging.getLogger(__name__)
 
 FindPerson = Callable[[Scope], Awaitable[Person]]
+Pause = Callable[[float], Awaitable[None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,12 +107,15 @@ class Question:
 
 
 class AnswerGuard:
-    """ASGI middleware; `find_person` tells who is logged in, or raises."""
+    """ASGI middleware; `find_person` tells who is logged in, or raises; `pause` takes seconds."""
 
-    def __init__(self, app: App, *, backend: Backend, find_person: FindPerson) -> None:
+    def __init__(
+        self, app: App, *, backend: Backend, find_person: FindPerson, pause: Pause = asyncio.sleep
+    ) -> None:
         self._app = app
         self._backend = backend
         self._find_person = find_person
+        self._pause = pause
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] not in ("PATCH", "POST"):
@@ -186,7 +190,7 @@ class AnswerGuard:
                 raise ServiceUnavailableError(
                     f"{question.task_id} did not pause in {MAX_HOLD:.0f} s; the vote counts: answer once more"
                 )
-            await asyncio.sleep(LOOK_AGAIN)
+            await self._pause(LOOK_AGAIN)
             seen = await self._asked(scope)
             if seen.status != 200:
                 return  # Airflow's own no comes when the answer is handed on

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Annotated, Any
 from uuid import uuid4
@@ -91,7 +91,14 @@ class Governed:
         self.begin = len(site.ledger())
         self.airflow = FakeAirflow(self.ti_ids)
         backend = Backend(lambda: site.service, site.settings)
-        self.client = TestClient(AnswerGuard(self.airflow.app, backend=backend, find_person=_person))
+        self.paused: list[float] = []
+        self.while_paused: Callable[[], None] = lambda: None
+        guard = AnswerGuard(self.airflow.app, backend=backend, find_person=_person, pause=self._pause)
+        self.client = TestClient(guard)
+
+    async def _pause(self, seconds: float) -> None:
+        self.paused.append(seconds)
+        self.while_paused()
 
     def answer(self, dag_id: str, name: str, *chosen: str, inputs: dict[str, Any] | None = None) -> Any:
         return self.client.patch(
@@ -214,44 +221,29 @@ def test_an_approval_through_another_channel_is_handed_on_by_the_next_answer(gov
     assert len(governed.airflow.given) == 1
 
 
-@pytest.fixture
-def looked(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses between two looks at a young task; none of them takes time."""
-    found: list[float] = []
-
-    async def pause(seconds: float) -> None:
-        found.append(seconds)
-
-    monkeypatch.setattr("asyncio.sleep", pause)
-    return found
-
-
-def test_an_answer_waits_until_its_task_has_paused(governed: Governed, looked: list[float]) -> None:
+def test_an_answer_waits_until_its_task_has_paused(governed: Governed) -> None:
     governed.airflow.states = ["running", "queued", "running", "awaiting_input"]
     assert governed.answer("single", "alice").status_code == 200
-    assert len(looked) == 3
+    assert governed.paused == [answers.LOOK_AGAIN] * 3
     assert governed.kinds()[1] == "vote.cast"
 
 
 @pytest.mark.parametrize("chosen", ["Approve", "Reject"])
-def test_an_answer_waits_until_the_pause_is_old_enough(
-    governed: Governed, chosen: str, monkeypatch: Any
-) -> None:
-    seen: list[int] = []
-
-    async def pause(_seconds: float) -> None:
-        seen.append(len(governed.airflow.given))
+def test_an_answer_waits_until_the_pause_is_old_enough(governed: Governed, chosen: str) -> None:
+    def grow_older() -> None:
+        assert not governed.airflow.given
         governed.airflow.asked_at -= timedelta(seconds=HOLD_BACK / 2)
 
-    monkeypatch.setattr("asyncio.sleep", pause)
+    governed.while_paused = grow_older
     governed.airflow.asked_at = utc_now()
     assert governed.answer("single", "alice", chosen).status_code == 200
-    assert seen == [0, 0]
+    assert len(governed.paused) == 2
+    assert len(governed.airflow.given) == 1
 
 
 @pytest.mark.parametrize("chosen", ["Approve", "Reject"])
 def test_a_task_that_never_pauses_gets_no_answer_and_the_vote_stays(
-    governed: Governed, looked: list[float], monkeypatch: pytest.MonkeyPatch, chosen: str
+    governed: Governed, monkeypatch: pytest.MonkeyPatch, chosen: str
 ) -> None:
     monkeypatch.setattr(answers, "MAX_HOLD", -1)
     governed.airflow.states = ["running"]

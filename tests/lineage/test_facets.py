@@ -270,6 +270,7 @@ def test_folders_tell_which_files_were_read() -> None:
 
 PUBLISHED = {
     "AirflowApprovalsApprovalRunFacet": "0854756e2f3f5662e6622d01f7c7c96c7dcb1f722411e45b55aae26766b94f96",
+    "AirflowApprovalsCheckpointRunFacet": "fda99a3fc7f4d22f43f9d5e0e6911e478d62563fa3ba9ca6d2ef8970bab214d5",
     "AirflowApprovalsPiiDatasetFacet": "acdcd0dcdd23a44bb52c0a2893447b21ebbd2b9c4462d52bec5290b69d4c4653",
     "AirflowApprovalsReleaseDatasetFacet": "879cedd6efa57c72a5076b89706eca92170005c6c7e300ab42518bae2800fe28",
 }
