@@ -46,6 +46,7 @@ AIRFLOWS = {
     "one cluster": (
         "enforcement/test_attacks.py",
         "enforcement/test_cluster_policy.py",
+        "enforcement/test_common_ai.py",
         "enforcement/test_hitl.py",
     ),
     "killed": ("provider/test_crashes.py",),
