@@ -65,11 +65,20 @@ AIRFLOWS = {
 }
 """Files that need processes of Airflow; those of one group run one after the other."""
 GROUPS = {f"tests/{file}": group for group, files in AIRFLOWS.items() for file in files}
+FIRST = {
+    *AIRFLOWS,
+    "tests/pii/test_bad_input.py",
+    "tests/pii/test_exact_scan.py",
+    "tests/pii/test_scan_tables.py",
+    "tests/pii/test_spark.py",
+    "tests/web/test_fuzz.py",
+}
+"""What takes longest: groups, and files of their own."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let what needs an Airflow begin first, so that no process is left alone with one at the end."""
-    items.sort(key=lambda item: _group_of(item.nodeid) not in AIRFLOWS)
+    """Let the longest begin first, so that no process is left alone with one at the end."""
+    items.sort(key=lambda item: _group_of(item.nodeid) not in FIRST)
 
 
 @pytest.hookimpl(optionalhook=True)
