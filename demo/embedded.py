@@ -26,6 +26,7 @@ COMPONENTS: dict[str, tuple[str, ...]] = {
     "dag-processor": ("dag-processor",),
     "triggerer": ("triggerer", "--skip-serve-logs"),
 }
+DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 START_SECONDS = 300.0
 STOP_SECONDS = 10.0
 _INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -96,7 +97,7 @@ class EmbeddedAirflow:
         with (self.places.logs / f"{name}.log").open("wb") as log:
             return subprocess.Popen(
                 [_airflow(), *command],
-                env=self.env,
+                env=self.env if name == "api-server" else patient(self.env),
                 cwd=CHECKOUT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -181,14 +182,24 @@ def _environment(
         ),
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
         "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
-        # SQLite has one writer at a time; on a busy machine a turn can take longer than the usual 5 s.
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{places.airflow / 'airflow.db'}?timeout=60",
+        DATABASE: f"sqlite:///{places.airflow / 'airflow.db'}",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(places.logs / "tasks"),
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",  # seconds; 5 are few on a busy machine
         "NO_PROXY": "127.0.0.1,localhost",
         "no_proxy": "127.0.0.1,localhost",
     }
+
+
+def patient(env: Mapping[str, str]) -> dict[str, str]:
+    """Return `env` for a process that waits a minute for its turn to write to SQLite, instead of 5 s.
+
+    For all but the API server: a scheduler that does not get its turn ends. The API server of Airflow 3.3.2
+    writes its audit log on its event loop, and so can hold up the very call whose commit it waits for. Nobody
+    is answered until it gives up, so it should give up soon.
+    """
+    url = env[DATABASE]
+    return {**env, DATABASE: f"{url}?timeout=60" if url.startswith("sqlite:") and "?" not in url else url}
 
 
 def _airflow() -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 
 from airflow_approvals.core.model import ApprovalRequest, State
+from demo.embedded import patient
 from tests.provider.runs import approve
 from tests.provider.site import (
     PEOPLE,
@@ -108,7 +109,7 @@ class Cluster:
             text=True,
             cwd=self.home,
             timeout=120,
-            env={**os.environ, **self.settings, "COLUMNS": "200"},
+            env={**os.environ, **patient(self.settings), "COLUMNS": "200"},
         )
 
     def python(self, script: str) -> str:
@@ -119,7 +120,7 @@ class Cluster:
             text=True,
             cwd=self.home,
             timeout=120,
-            env={**os.environ, **self.settings, "DATABASE": str(self.database)},
+            env={**os.environ, **patient(self.settings), "DATABASE": str(self.database)},
         )
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
@@ -215,7 +216,7 @@ def running_cluster(home: Path) -> Iterator[Cluster]:
         "AIRFLOW__CORE__FERNET_KEY": "NBJC_zYX6NWNek9v7tVv64uZo1tcjpSFpCsGkhqmGlA=",
         "AIRFLOW__APPROVALS__GATED_OPERATORS": "required",
         "AIRFLOW__APPROVALS__GOVERN_HITL": "True",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}?timeout=60",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
         "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),

@@ -20,6 +20,7 @@ import httpx
 from airflow_approvals.client.api import ApprovalsClient
 from airflow_approvals.client.tokens import login_token
 from airflow_approvals.core.model import ApprovalRequest, State
+from demo.embedded import patient
 
 POLICY = """
 version: 1
@@ -109,13 +110,14 @@ def migrate(home: Path, settings: dict[str, str]) -> None:
 
 def start(home: Path, settings: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:
     """Run `airflow ...` in a session of its own; its output is in `<command>.log`."""
+    env = {**os.environ, **settings}
     with (home / f"{arguments[0]}.log").open("ab") as log:
         return subprocess.Popen(
             airflow(*arguments),
             stdout=log,
             stderr=log,
             cwd=home,
-            env={**os.environ, **settings},
+            env=env if arguments[0] == "api-server" else patient(env),
             start_new_session=True,
         )
 
