@@ -188,9 +188,7 @@ def measure(home: Path) -> dict[str, float]:
         "seconds": seconds,
         "evidence_cpu_s": round(worked, 1),
         "approvals": package.summary.approvals,
-        "evidence_rss_mb": round(
-            (_peak_kb() + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
-        ),
+        "evidence_rss_mb": round((_peak_kb() + beside.ru_maxrss) / 1024),
         "evidence_mb": round(sum(path.stat().st_size for path in folder.iterdir()) / 1e6),
     }
 
