@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy.exc import OperationalError
 
 from airflow_approvals.store.schema import create_tables
 from airflow_approvals.store.sql import SqlStore, create_store
@@ -32,9 +34,21 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         connection.execute(text(f"CREATE SCHEMA {name}"))
     url = make_url(server).update_query_dict({"options": f"-csearch_path={name}"})
     yield url.render_as_string(hide_password=False)
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP SCHEMA {name} CASCADE"))
+    _drop(admin, name)
     admin.dispose()
+
+
+def _drop(admin: Engine, schema: str, *, tries: int = 5) -> None:
+    """Drop it; a thread of a server that was stopped may still be at its last query, and be in the way."""
+    for left in reversed(range(tries)):
+        try:
+            with admin.connect() as connection:
+                connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
+            return
+        except OperationalError:  # PostgreSQL has ended a deadlock
+            if not left:
+                raise
+            time.sleep(0.5)
 
 
 @pytest.fixture
