@@ -44,11 +44,12 @@ def _drop(admin: Engine, schema: str, *, tries: int = 5) -> None:
         try:
             with admin.connect() as connection:
                 connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
-            return
         except OperationalError:  # PostgreSQL has ended a deadlock
             if not left:
                 raise
             time.sleep(0.5)
+        else:
+            return
 
 
 @pytest.fixture
