@@ -40,6 +40,8 @@ Answered = TypeVar("Answered")
 
 LINEAGE = "lineage"
 """In place of an address: heads are told as events, through Airflow's OpenLineage transport."""
+SLACK = "slack://"
+"""How the address of a channel begins: slack://CONN_ID/CHANNEL."""
 
 
 def addresses_in(setting: str) -> tuple[str, ...]:
@@ -49,7 +51,7 @@ def addresses_in(setting: str) -> tuple[str, ...]:
 
 def is_folder(address: str) -> bool:
     """Return whether heads are kept there as files, which can be read again."""
-    return address != LINEAGE and not address.startswith("slack://")
+    return address != LINEAGE and not address.startswith(SLACK)
 
 
 class Folder(Protocol):

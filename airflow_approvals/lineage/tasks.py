@@ -62,15 +62,12 @@ def written(
 
     `change` is CREATE or OVERWRITE, or None where rows were added; `renamed` has the new names of columns.
     """
-    request = remembered(operator)
-    if request is None:
-        return reading(operator.source)
-    outputs = []
-    if succeeded and request.evidence.datasets:
-        data = request.evidence.datasets[0]
+
+    def told(request: ApprovalRequest, data: Snapshot) -> tuple[Facets, Facets]:
         about = _released(request, data, _site(), change=change, renamed=renamed or {})
-        outputs.append(made(destination, about, writing(data)))
-    return _used(request, outputs, succeeded=succeeded)
+        return about, writing(data)
+
+    return _ended(operator, destination, told, succeeded=succeeded)
 
 
 def decrypted(
@@ -80,12 +77,8 @@ def decrypted(
 
     So the output says which columns were opened and by which approval, but carries no release of its own.
     """
-    request = remembered(operator)
-    if request is None:
-        return reading(operator.source)
-    outputs = []
-    if succeeded and request.evidence.datasets:
-        data = request.evidence.datasets[0]
+
+    def told(request: ApprovalRequest, data: Snapshot) -> tuple[Facets, Facets]:
         same = {each.name: each.name for each in data.columns}
         about = {
             "schema": facets.schema(data.columns),
@@ -95,7 +88,25 @@ def decrypted(
             ),
             "lifecycleStateChange": facets.lifecycle("OVERWRITE" if overwrite else "CREATE"),
         }
-        outputs.append(made(destination, about, {"outputStatistics": facets.rows_written(data.rows)}))
+        return about, {"outputStatistics": facets.rows_written(data.rows)}
+
+    return _ended(operator, destination, told, succeeded=succeeded)
+
+
+def _ended(
+    operator: Any,
+    destination: DatasetName,
+    told: Callable[[ApprovalRequest, Snapshot], tuple[Facets, Facets]],
+    *,
+    succeeded: bool,
+) -> Lineage:
+    """Return what a task tells that used its approval; `told` gives the facets of what it wrote."""
+    request = remembered(operator)
+    if request is None:
+        return reading(operator.source)
+    outputs = []
+    if succeeded and request.evidence.datasets:
+        outputs.append(made(destination, *told(request, request.evidence.datasets[0])))
     return _used(request, outputs, succeeded=succeeded)
 
 

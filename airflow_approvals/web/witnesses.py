@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import datetime, timedelta
 
-from airflow_approvals.channels.slack.heads import SCHEME, post_head
+from airflow_approvals.channels.slack.heads import post_head
 from airflow_approvals.core.errors import ApprovalsError, ConfigurationError, VerificationError
 from airflow_approvals.core.heads import head_of
 from airflow_approvals.core.signature import public_keys_from_json
@@ -13,7 +13,7 @@ from airflow_approvals.web.backend import Backend
 from airflow_approvals.web.deliveries import ChannelsBackend
 from airflow_approvals.web.ledger import public_keys
 from airflow_approvals.web.lineage import LineageBackend
-from airflow_approvals.witness import LINEAGE, addresses_in, is_folder, open_witness, publish
+from airflow_approvals.witness import LINEAGE, SLACK, addresses_in, is_folder, open_witness, publish
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Witnesses:
             keys = public_keys_from_json(public_keys(service))
             publish(open_witness(address), service.store, size=size, note=note, keys=keys)
         elif self._told.get(address) != size:
-            if address.startswith(SCHEME):
+            if address.startswith(SLACK):
                 self._post(address, note, at)
             else:
                 self._tell(note, at)

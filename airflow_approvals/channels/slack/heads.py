@@ -10,8 +10,6 @@ from airflow_approvals.core.canonical import sha256_hex
 from airflow_approvals.core.errors import ConfigurationError
 from airflow_approvals.core.heads import Head
 
-SCHEME = "slack://"
-
 
 def post_head(
     workspaces: Workspaces, outbox: Outbox, address: str, head: Head, *, interval: float, now: datetime
@@ -20,7 +18,7 @@ def post_head(
 
     Raises `ConfigurationError` for another address, and `SendError` when Slack does not take it.
     """
-    conn_id, slash, channel = address.removeprefix(SCHEME).partition("/")
+    conn_id, slash, channel = address.partition("://")[2].partition("/")
     if not (conn_id and slash and channel) or "/" in channel:
         raise ConfigurationError(
             f"[approvals] witness: {address}: expected slack://CONN_ID/CHANNEL, like "
