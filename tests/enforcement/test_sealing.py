@@ -101,7 +101,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
         **airflow_settings(folder, port=free_port()),
         "AIRFLOW_HOME": str(folder),
         "AIRFLOW__CORE__FERNET_KEY": "NBJC_zYX6NWNek9v7tVv64uZo1tcjpSFpCsGkhqmGlA=",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder / 'airflow.db'}?timeout=60",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder / 'airflow.db'}",
     }
     migrate(folder, settings)
     return Home(folder=folder, settings=settings)
