@@ -30,7 +30,7 @@ def get_dagbag_import_timeout(dag_file_path: str) -> None:
 def task_policy(task: Any) -> None:
     """Gate `task` if a rule says so; a DAG of which that cannot be told, or done, is not loaded."""
     try:
-        if found := _rules_source().current().rules_of(task):
+        if found := _rules_source().of_dag(task.dag).rules_of(task):
             from airflow_approvals.enforcement.gating import gate_by_rules
 
             gate_by_rules(task, found)

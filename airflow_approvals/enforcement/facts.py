@@ -56,16 +56,22 @@ def _facts_of(task: Any, cls: type, is_mapped: bool, candidates: tuple[GateRule,
 
 def is_mapped_task(task: Any) -> bool:
     """Return whether `task` stands for several, made when it runs; another thing than a task is refused."""
+    cls: Any = type(task)
+    return _is_mapped_class(cls)
+
+
+@lru_cache(maxsize=4096)
+def _is_mapped_class(cls: type) -> bool:
     from airflow.sdk import BaseOperator
     from airflow.sdk.definitions.mappedoperator import MappedOperator
 
-    if isinstance(task, BaseOperator):
+    if issubclass(cls, BaseOperator):
         return False
-    if isinstance(task, MappedOperator):
+    if issubclass(cls, MappedOperator):
         return True
     raise PolicyError(
-        f"a task is a {type(task).__name__}, neither an operator nor a mapped one: whether it is gated "
-        "cannot be told; use one of Airflow's task classes"
+        f"a task is a {cls.__name__}, neither an operator nor a mapped one: whether it is gated cannot be "
+        "told; use one of Airflow's task classes"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from airflow_approvals.operators.gated import (
     find_made,
     gated_class,
 )
-from airflow_approvals.operators.gated_task import GATE_FIELDS
+from airflow_approvals.operators.names import GATE_FIELDS
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -70,7 +69,7 @@ def _regated(
     base: type[BaseOperator], fields: Any, terms: Terms, rules: tuple[GateRule, ...]
 ) -> type[BaseOperator]:
     told = {**fields, **_told(rules)}
-    return gated_class(base, told, replace(terms, rules=rules), rendered=(*GATE_FIELDS, RULE_FIELD))
+    return gated_class(base, told, terms._replace(rules=rules), rendered=(*GATE_FIELDS, RULE_FIELD))
 
 
 def _told(rules: tuple[GateRule, ...]) -> dict[str, Any]:

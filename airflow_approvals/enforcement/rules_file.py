@@ -6,6 +6,8 @@ They read this one list only, to be fast; whether the rest of the file is sound,
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+from weakref import ref
 
 from airflow_approvals.core.errors import PolicyError
 from airflow_approvals.core.gated_rules import GateRule, rules_from
@@ -25,6 +27,15 @@ class RulesFile:
         self._mode = mode
         self._stamp: _Stamp | None = None
         self._rules = RuleBook(())
+        self._dag: ref[Any] | None = None
+        self._of_dag = RuleBook(())
+
+    def of_dag(self, dag: Any) -> RuleBook:
+        """Return the rules for a task of `dag`: the file is looked at once for all of its tasks."""
+        if self._dag is None or self._dag() is not dag:
+            self._of_dag = self.current()
+            self._dag = ref(dag)
+        return self._of_dag
 
     def current(self) -> RuleBook:
         """Return the rules; raise `PolicyError` where the file must be there and cannot be read."""

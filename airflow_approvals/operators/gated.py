@@ -8,9 +8,8 @@ code.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from airflow.sdk import BaseOperator, XComArg
@@ -18,9 +17,8 @@ from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR
 from airflow.sdk.definitions.mappedoperator import MappedOperator, OperatorPartial
 
 from airflow_approvals.core.gated_rules import GateRule
-from airflow_approvals.operators.gated_task import GATE_FIELDS, execute, resume, resume_own
 from airflow_approvals.operators.links import ApprovalRequestLink
-from airflow_approvals.operators.waiting import RESUME, check_on_denied
+from airflow_approvals.operators.names import GATE_FIELDS, RESUME
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -30,8 +28,7 @@ GatedClass = Callable[[type[BaseOperator], Collection[str]], type[BaseOperator]]
 """Makes the gated subclass of an operator class with these template fields."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Terms:
+class Terms(NamedTuple):
     """What a gated task asks with; the templated ones stand on the class as `approvals_...`."""
 
     own_fields: tuple[str, ...]  # template fields of the task itself
@@ -42,12 +39,10 @@ class Terms:
     rules: tuple[GateRule, ...] = ()  # of the platform owner; the first that fits the destination counts
 
 
-@dataclass(frozen=True, kw_only=True)
-class Made:
+class Made(NamedTuple):
     """From what a gated class was made."""
 
     base: type[BaseOperator]
-    own_fields: tuple[str, ...]
     fields: Mapping[str, Any]
     terms: Terms
 
@@ -124,6 +119,8 @@ def gated(
     `variables` name protected ones that the task reads by itself; those that its arguments call `..._conn_id`
     are known. Raises `ValueError` or `TypeError` for what cannot be gated.
     """
+    from airflow_approvals.operators.waiting import check_on_denied
+
     check_on_denied(on_denied)
     if not kind:
         raise ValueError("kind: expected a word for what the task does, found none")
@@ -235,9 +232,13 @@ def gated_class(
     """
 
     def execute_gated(self: Any, context: Context) -> Any:
+        from airflow_approvals.operators.gated_task import execute
+
         return execute(self, context, super(cls, self).execute)
 
     def approvals_resume(self: Any, context: Context, event: dict[str, Any] | None = None) -> Any:
+        from airflow_approvals.operators.gated_task import resume
+
         return resume(self, context, event, super(cls, self).execute)
 
     def resume_execution(
@@ -245,6 +246,8 @@ def gated_class(
     ) -> Any:
         if next_method == RESUME:
             return super(cls, self).resume_execution(next_method, next_kwargs, context)
+        from airflow_approvals.operators.gated_task import resume_own
+
         failed = next_method == TRIGGER_FAIL_REPR
         # Airflow's own method only raises then; an operator's could do something else.
         go_on = partial(BaseOperator.resume_execution, self) if failed else super(cls, self).resume_execution
@@ -276,7 +279,7 @@ def gated_class(
     }
     make_class: Any = type(base)  # Airflow's metaclass; no mixin, so that constructors stay as they are
     cls: type[BaseOperator] = make_class(base.__name__, (base,), namespace)
-    _MADE[cls] = Made(base=base, own_fields=terms.own_fields, fields=fields, terms=terms)
+    _MADE[cls] = Made(base=base, fields=fields, terms=terms)
     return cls
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_approvals.core.errors import NotApprovedError
@@ -22,18 +21,6 @@ if TYPE_CHECKING:
 
     from airflow_approvals.core.model import Action, ApprovalRequest, Evidence
     from airflow_approvals.hooks.approvals import ApprovalsHook
-
-GATE_FIELDS = (
-    "approvals_policy",
-    "approvals_kind",
-    "approvals_source",
-    "approvals_destination",
-    "approvals_source_conn_id",
-    "approvals_pii_report",
-    "approvals_parameters",
-    "approvals_justification",
-)
-"""Template fields that a gated task has beside its own."""
 
 
 def execute(task: Any, context: Context, act: Callable[[Context], Any]) -> Any:
@@ -127,8 +114,7 @@ def _is_gated(task: Any, context: Context) -> bool:
         task.approvals_policy, task.approvals_kind = rule.policy, rule.kind
         if destination is not None:
             task.approvals_destination = destination
-        task.approvals_terms = replace(
-            terms,
+        task.approvals_terms = terms._replace(
             show=tuple(dict.fromkeys([*terms.show, *(n for n in rule.show if n in terms.own_fields)])),
             connections=(*terms.connections, *rule.connections),
             variables=(*terms.variables, *rule.variables),

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
 from airflow.sdk import BaseOperatorLink
+
+from airflow_approvals.operators.names import REQUEST_ID_KEY
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
 
-REQUEST_ID_KEY = "approval_request_id"
-"""The XCom that holds the id of the request a task asked with."""
 
-
-@attrs.define()
 class ApprovalRequestLink(BaseOperatorLink):
     """Leads to the page of the request; empty as long as the task has not asked."""
 

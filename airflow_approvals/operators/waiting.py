@@ -24,16 +24,13 @@ from airflow_approvals.core.errors import (
     RequestNotFoundError,
 )
 from airflow_approvals.lineage.remembered import remember
-from airflow_approvals.operators.links import REQUEST_ID_KEY
+from airflow_approvals.operators.names import REQUEST_ID_KEY, RESUME
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
 
     from airflow_approvals.core.model import Action, ApprovalRequest, Evidence
     from airflow_approvals.hooks.approvals import ApprovalsHook
-
-RESUME = "approvals_resume"
-"""The method that a task goes on with after its wait."""
 
 ON_DENIED = ("fail", "skip_downstream")
 

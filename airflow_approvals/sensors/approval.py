@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
 
-from airflow_approvals.operators.links import REQUEST_ID_KEY, ApprovalRequestLink
+from airflow_approvals.operators.links import ApprovalRequestLink
+from airflow_approvals.operators.names import REQUEST_ID_KEY, RESUME
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -69,8 +70,6 @@ class ApprovalSensor(BaseSensorOperator):
     def poke(self, context: Context) -> Any:
         from airflow.sdk import PokeReturnValue
 
-        from airflow_approvals.operators.waiting import RESUME
-
         request = self._find_request(context)
         if request is None:
             self.log.info("No request has been opened yet")
@@ -84,8 +83,6 @@ class ApprovalSensor(BaseSensorOperator):
 
     def approvals_resume(self, context: Context, event: dict[str, Any] | None = None) -> str:
         """Go on after the wait: Airflow calls this with the trigger's event."""
-        from airflow_approvals.operators.waiting import RESUME
-
         request_id = (event or {}).get("request_id")
         with self._hook(context) as hook:
             request = hook.get_request(str(request_id))

@@ -127,7 +127,7 @@ BENCHES: dict[str, Bench] = {
             "evidence_s_100000": Goal(bound=60),
             "evidence_rss_mb": Goal(bound=500),
         },
-        short={"enforce": {"rounds": 2, "requests": 300}, "evidence": {"decisions": 2_000}},
+        short={"enforce": {"parsers": 1, "rounds": 2, "requests": 300}, "evidence": {"decisions": 2_000}},
     ),
 }
 PEER_PREFIXES = ("peer_", "hitl_trigger_", "ms_ungated")

@@ -1,8 +1,9 @@
 """What enforcement costs those whom it does not concern: DAG files and connections that are free.
 
 Parsing: one DAG of 500 tasks and twenty rules, of which one gates every tenth task, beside the same without a
-rule; each parse is a process of its own, in turn, and the least processor time of each is compared. The
-guard: what a request for a connection that is not protected takes longer behind it than without.
+rule. They take turns, each parse in a process of its own, and in each round the processor times are compared:
+the figure is the median of the rounds. The guard: what a request for a connection that is not protected takes
+longer behind it than without.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-ROUNDS = 11
+PARSERS = 6
+ROUNDS = 15
 TASKS = 500
 GATED_EVERY = 10
 REQUESTS = 3_000
@@ -37,56 +39,101 @@ with DAG("bench", tags=["bench"]) as dag:
         before = task
 """
 
-# As the dag processor does it: the file is imported, the policies are applied, the DAG is serialised.
-PARSE = """
-import logging, sys, time
-logging.disable(logging.CRITICAL)
-from airflow.providers.standard.operators.bash import BashOperator
-import airflow.serialization.serialized_objects as ways
+# As the dag processor does it: a process with Airflow in it forks for each parse; there the file is imported,
+# the policies are applied and the DAG is serialised. The ways take turns; each answer is a line.
+PARSER = """
+import gc, json, logging, os, sys, time
 from importlib import import_module
 from importlib.util import find_spec
+import airflow.serialization.serialized_objects as ways
+from airflow.providers.standard.operators.bash import BashOperator
 place = "airflow.dag_processing.dagbag"
 bags = import_module(place if find_spec(place) else "airflow.models.dagbag")
 serialize = (vars(ways).get("DagSerialization") or ways.SerializedDAG).serialize_dag
-started = time.process_time()
-bag = bags.DagBag(sys.argv[1])
-serialize(bag.dags["bench"])
-seconds = time.process_time() - started
-gated = sum(hasattr(task, "approvals_rule") for task in bag.dags["bench"].tasks)
-assert gated == int(sys.argv[2]), gated
-print(seconds * 1000)
+logging.disable(logging.CRITICAL)
+file, rounds, settings = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
+gc.collect()
+gc.freeze()
+
+def parse(name, gated):
+    os.environ.update(settings[name])
+    started = time.process_time()
+    bag = bags.DagBag(file)
+    serialize(bag.dags["bench"])
+    seconds = time.process_time() - started
+    found = sum(hasattr(task, "approvals_rule") for task in bag.dags["bench"].tasks)
+    assert found == gated, (name, found)
+    print(name, seconds * 1000, flush=True)
+
+for _ in range(rounds):
+    for name, gated in json.loads(sys.argv[4]).items():
+        child = os.fork()
+        if not child:
+            parse(name, gated)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0, name
 """
 
 
-def figures(rounds: int = ROUNDS, requests: int = REQUESTS) -> dict[str, float]:
+def figures(parsers: int = PARSERS, rounds: int = ROUNDS, requests: int = REQUESTS) -> dict[str, float]:
     """Return shares of the time of a parse, and milliseconds of a request."""
     with tempfile.TemporaryDirectory(prefix="enforce-bench-") as folder:
-        return {**_parse_figures(Path(folder), rounds), **asyncio.run(_guard_figures(Path(folder), requests))}
+        return {
+            **_parse_figures(Path(folder), parsers, rounds),
+            **asyncio.run(_guard_figures(Path(folder), requests)),
+        }
 
 
-def _parse_figures(folder: Path, rounds: int) -> dict[str, float]:
+def _parse_figures(folder: Path, parsers: int, rounds: int) -> dict[str, float]:
     dag_file = folder / "bench.py"
     dag_file.write_text(DAG_FILE.format(tasks=TASKS, every=GATED_EVERY))
-    ways = {
-        "without": (None, 0),
-        "some": (_policy("gated_*"), TASKS // GATED_EVERY),
-        "all": (_policy("*"), TASKS),
-    }
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds + 1):
-        for name, (policy, gated) in ways.items():
-            home = folder / name
-            home.mkdir(exist_ok=True)
-            taken = _parse(home, dag_file, policy, gated)
-            if number:  # the first compiles what is not compiled yet
-                times[name].append(taken)
-    # What disturbs a parse makes it slower, never faster.
-    best = {name: min(taken) for name, taken in times.items()}
+    gated = {"without": 0, "some": TASKS // GATED_EVERY, "all": TASKS}
+    settings = {"without": {"AIRFLOW__APPROVALS__GATED_OPERATORS": "off"}}
+    for name, task_ids in {"some": "gated_*", "all": "*"}.items():
+        policy = folder / f"{name}.yaml"
+        policy.write_text(_policy(task_ids))
+        settings[name] = {
+            "AIRFLOW__APPROVALS__POLICY_FILE": str(policy),
+            "AIRFLOW__APPROVALS__GATED_OPERATORS": "required",
+        }
+    times: dict[str, list[float]] = {name: [] for name in gated}
+    # How memory happens to lie is another in each process that forks, and moves all of its figures.
+    for _ in range(parsers):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                PARSER,
+                dag_file,
+                str(rounds + 1),
+                json.dumps(settings),
+                json.dumps(gated),
+            ],
+            capture_output=True,
+            text=True,
+            # Compiled once, as wherever the package is installed.
+            env={
+                **os.environ,
+                "AIRFLOW_HOME": str(folder),
+                "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+                "PYTHONDONTWRITEBYTECODE": "",
+            },
+            check=True,
+        )
+        answers = [line.split() for line in done.stdout.splitlines()]
+        for name, taken in times.items():
+            # The first round compiles what is not compiled yet.
+            taken += [float(answer[1]) for answer in answers if answer[0] == name][1:]
+    without = times["without"]
     return {
-        "parse_overhead_share": max(0.0, best["some"] / best["without"] - 1),
-        "parse_overhead_share_all_gated": max(0.0, best["all"] / best["without"] - 1),
-        "ms_ungated": best["without"],
+        "parse_overhead_share": _overhead(times["some"], without),
+        "parse_overhead_share_all_gated": _overhead(times["all"], without),
+        "ms_ungated": statistics.median(without),
     }
+
+
+def _overhead(taken: list[float], without: list[float]) -> float:
+    return max(0.0, statistics.median(gated / free for gated, free in zip(taken, without, strict=True)) - 1)
 
 
 def _policy(task_ids: str) -> str:
@@ -94,28 +141,6 @@ def _policy(task_ids: str) -> str:
     rules.append(f'  - {{operator: BashOperator, task_id: ["{task_ids}"], policy: p}}')
     head = "version: 1\ngroups: {g: {users: [alice]}}\npolicies: [{name: p, match: {action: [write]}, "
     return head + "require: [{group: g}]}]\ngated_operators:\n" + "\n".join(rules) + "\n"
-
-
-def _parse(home: Path, dag_file: Path, policy: str | None, gated: int) -> float:
-    """Return milliseconds."""
-    file = home / "policy.yaml"
-    if policy is not None:
-        file.write_text(policy)
-    settings = {
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__APPROVALS__POLICY_FILE": str(file),
-        "AIRFLOW__APPROVALS__GATED_OPERATORS": "off" if policy is None else "required",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", PARSE, str(dag_file), str(gated)],
-        capture_output=True,
-        text=True,
-        # Compiled once, as wherever the package is installed.
-        env={**os.environ, **settings, "PYTHONDONTWRITEBYTECODE": ""},
-        check=True,
-    )
-    return float(done.stdout.splitlines()[-1])
 
 
 async def _guard_figures(folder: Path, requests: int) -> dict[str, float]:
