@@ -10,6 +10,7 @@ BIN := .venv/bin
 COMPAT_BIN := .venv-compat/bin
 READY := .venv/.ready
 COMPAT_READY := .venv-compat/.ready
+AI_READY := .venv-ai/.ready
 
 # make test T=tests/core K=expired
 T ?= tests
@@ -36,6 +37,11 @@ test: $(READY) ## all tests that need only packages; T=tests/core K=expired narr
 .PHONY: test-services
 test-services: $(READY) ## the tests against a real PostgreSQL, Chromium, Spark and Marquez (installed if missing)
 	@tools/with-spark tools/with-chromium tools/with-postgres tools/with-marquez $(BIN)/python $(PYTEST) $(PARALLEL) -m services
+	@$(if $(filter-out tests,$(T))$(K),,$(MAKE) test-ai)
+
+.PHONY: test-ai
+test-ai: $(AI_READY) ## Airflow's own examples of common.ai, governed, with a stub model (part of test-services)
+	@.venv-ai/bin/python -m pytest tests/enforcement/test_common_ai.py
 
 .PHONY: screenshots
 screenshots: $(READY) ## the pictures in docs/img, taken anew with Chromium
@@ -78,10 +84,14 @@ constraints: $(READY) ## pin the newest versions that fit pyproject.toml (rewrit
 
 .PHONY: clean
 clean: ## remove what the targets above made
-	rm -rf .venv .venv-compat .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .venv-compat .venv-ai .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
 
 $(READY): pyproject.toml constraints.txt tools/make-venv
 	@tools/make-venv .venv constraints.txt dev
+	@touch $@
+
+$(AI_READY): pyproject.toml constraints.txt tools/make-venv
+	@tools/make-venv .venv-ai constraints.txt ai
 	@touch $@
 
 $(COMPAT_READY): pyproject.toml constraints-compat.txt tools/make-venv

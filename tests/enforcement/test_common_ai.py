@@ -1,7 +1,7 @@
 """common.ai's approval of tool calls and of texts, governed: its own examples unchanged, with a stub model.
 
-The provider is not among what these tests install: its plugins cost every Airflow process seconds. So this is
-skipped unless it is there (`uv pip install --group ai -c constraints.txt`, Airflow 3.3 or later).
+The provider is not in the environment of the other tests: its plugins cost every Airflow process seconds. So
+there these are skipped, and `make test-ai`, a part of `make test-services`, runs them in one of their own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.airflow,
     pytest.mark.skipif(
         not find_spec("airflow.providers.common.ai"),
-        reason="NOT RUN: apache-airflow-providers-common-ai is not installed (dependency group `ai`)",
+        reason="run by `make test-ai`: apache-airflow-providers-common-ai is not in this environment",
     ),
 ]
 
