@@ -21,6 +21,7 @@ from airflow_approvals.core.errors import (
     TransitionError,
     VoteRefusedError,
 )
+from airflow_approvals.core.identity import is_starter_known
 from airflow_approvals.core.model import (
     ApprovalRequest,
     Channel,
@@ -122,7 +123,8 @@ def check_channel(request: ApprovalRequest, policy: Policy, channel: Channel) ->
     """Raise `VoteRefusedError` where a login of Airflow's own must stand behind the vote and does not."""
     # The page, the API and the CLI all carry an Airflow login; chat identities rest on a link or an e-mail.
     logged_in = channel in (Channel.PAGE, Channel.API, Channel.CLI)
-    if not request.requesters and not logged_in:
+    is_asker_known = bool(request.requesters) and (not request.origin or is_starter_known(request.origin))
+    if not is_asker_known and not logged_in:
         raise VoteRefusedError(
             f"request {request.id} has no known requester, so it cannot be answered from {channel}; "
             "log in to Airflow and answer on the page"

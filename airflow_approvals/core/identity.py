@@ -57,14 +57,20 @@ def requesters_of(origin: Origin) -> tuple[Person, ...]:
     """Return everybody who stands behind a run, and is therefore barred from approving it; sorted, each once.
 
     A manual run is its triggering user's. Any other run (scheduled, asset-triggered, backfill, or a type that
-    is not known here) is the DAG owners', and the triggering user's too. Empty when unknown.
+    is not known here) is the DAG owners', and the triggering user's too; so is a manual run of which Airflow
+    cannot tell the user: TriggerDagRunOperator makes such runs before Airflow 3.3. Empty when unknown.
     """
     names: list[str] = []
     if _is_known(origin.triggering_user):
         names.append(origin.triggering_user or "")
-    if origin.run_type != MANUAL:
+    if origin.run_type != MANUAL or not names:
         names.extend(owner for owner in origin.owners if _is_known(owner))
     return tuple(sorted({person_named(name) for name in names}))
+
+
+def is_starter_known(origin: Origin) -> bool:
+    """Return whether Airflow tells who started a run that somebody must have started."""
+    return origin.run_type != MANUAL or _is_known(origin.triggering_user)
 
 
 def _is_known(name: str | None) -> bool:

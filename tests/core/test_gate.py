@@ -28,6 +28,7 @@ from airflow_approvals.core.model import (
     ApprovalRequest,
     Channel,
     Evidence,
+    Origin,
     Outcome,
     Person,
     Question,
@@ -65,6 +66,19 @@ policies:
 POLICY = FILE.policies[0]
 ACTION = Action(kind="export", destination="file:///outbox/a.csv")
 DIGEST = digest_of_action(ACTION, Evidence())
+
+
+STARTED_BY_NOBODY = Origin(
+    ti_id="t1",
+    dag_id="export",
+    run_id="manual__1",
+    task_id="publish",
+    map_index=-1,
+    try_number=1,
+    run_type="manual",
+    state="running",
+    owners=("owner",),
+)
 
 
 def a_request(**changes: Any) -> ApprovalRequest:
@@ -137,6 +151,11 @@ REFUSED_VOTES: dict[str, tuple[ApprovalRequest, dict[str, Any], type[ApprovalsEr
     "a reason with control characters": (a_request(), {"reason": "a\x1b[2J"}, InvalidRequestError),
     "a chat answers for an unknown requester": (
         a_request(requesters=()),
+        {"channel": Channel.SLACK},
+        VoteRefusedError,
+    ),
+    "a chat answers for a run that nobody known has started": (
+        a_request(origin=STARTED_BY_NOBODY, requesters=(Person("owner"),)),
         {"channel": Channel.SLACK},
         VoteRefusedError,
     ),

@@ -121,6 +121,8 @@ def test_any_other_run_bars_all_owners_and_whoever_started_it(run_type: str) -> 
 
 
 @pytest.mark.parametrize("user", [None, "", "  ", "unknown", "Unknown"])
-def test_an_unknown_user_bars_nobody(user: str | None) -> None:
-    assert requesters_of(origin("manual", triggering_user=user, owners=("bob",))) == ()
+def test_a_manual_run_of_an_unknown_user_bars_the_owners(user: str | None) -> None:
+    """A scheduled DAG whose task triggers another one must not free its owner to approve that."""
+    assert requesters_of(origin("manual", triggering_user=user, owners=("bob",))) == ("bob",)
+    assert requesters_of(origin("manual", triggering_user=user)) == ()
     assert requesters_of(origin("scheduled", triggering_user=user)) == ()
