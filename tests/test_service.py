@@ -284,6 +284,26 @@ def test_a_policy_that_changed_after_the_approval_voids_it(world: World) -> None
     assert world.store.get_request(request.id).state is State.REVOKED
 
 
+def test_what_a_person_opened_is_no_way_around_the_policy_of_a_dag(world: World) -> None:
+    """Opened by hand it stands under the open policy; the DAG that would use it stands under its own."""
+    stricter = """  - name: this-dag
+    match: {dag_id: [export]}
+    require: [{group: security}]
+  - name: export
+"""
+    world.policies.use(POLICY.replace("  - name: export\n", stricter))
+    opened = world.service.open_for_person(
+        Person("engineer"), an_opening(), key=str(uuid4()), request_id=str(uuid4()), now=world.now
+    )
+    approved = world.approve(opened.request)
+    assert (approved.policy, approved.state) == ("export", State.APPROVED)
+    with pytest.raises(TaskInstanceRefusedError, match="this-dag"):
+        world.redeem(started(world), approved)
+    assert world.entries(approved.id)[-1]["kind"] == "attempt.refused"
+    world.policies.use(POLICY)
+    assert world.redeem(started(world), approved).state is State.REDEEMED
+
+
 def test_time_expires_what_nobody_answered_and_lapses_what_nobody_used(world: World) -> None:
     pending = world.open(started(world))
     approved = world.approve(world.open(started(world, task_id="other")))

@@ -11,9 +11,11 @@ from airflow_approvals.core.errors import (
 )
 from airflow_approvals.core.model import (
     ApprovalRequest,
+    Origin,
     Outcome,
     to_json,
 )
+from airflow_approvals.core.policy import digest_of_policy
 from airflow_approvals.service.binding import PolicyBinding
 from airflow_approvals.service.cases import LIVE_TASK_STATES, actor_of, check_same_run, draft_entry
 
@@ -25,7 +27,8 @@ class UsingCases(PolicyBinding):
         """Use the receipt up for one running task instance; the same one may come again and gets the same.
 
         (1) the task instance runs and belongs to the run that asked, (2) the policy is still the one that was
-        applied, (3) the digest, (4) single use and (5) the life of the approval: `gate.redeem`.
+        applied, and the one that its DAG stands under, (3) the digest, (4) single use and (5) the life of the
+        approval: `gate.redeem`.
         """
         with self._refusals_recorded(f"worker:{ti_id}", request_id, "redeem", now):
             origin = self._live_origin(ti_id)  # (1)
@@ -33,6 +36,7 @@ class UsingCases(PolicyBinding):
             with self.store.begin() as tx:
                 request = tx.get_request(request_id, for_update=True)
                 check_same_run(request, origin)
+                self._check_policy_of_dag(request, origin)  # (2)
                 redeemed = gate.redeem(request, ti_id=origin.ti_id, digest=digest, now=now)  # (3) (4) (5)
                 if redeemed is not request:
                     redeemed = replace(redeemed, redeemed_in=actor_of(origin))
@@ -71,6 +75,17 @@ class UsingCases(PolicyBinding):
                     )
                     tx.update_request(reported)
             return reported
+
+    def _check_policy_of_dag(self, request: ApprovalRequest, origin: Origin) -> None:
+        """Raise where what a person opened, outside of any DAG, would get around the policy of this one."""
+        if request.origin is not None:
+            return
+        policy = self.policies.current().match(request.action, dag_id=origin.dag_id)
+        if (policy.name, digest_of_policy(policy)) != (request.policy, request.policy_digest):
+            raise TaskInstanceRefusedError(
+                f"request {request.id} was opened by a person under policy {request.policy}; in DAG "
+                f"{origin.dag_id} the same action stands under {policy.name}: have a task of the DAG ask"
+            )
 
     def _redeemer_for(self, ti_id: str, request: ApprovalRequest) -> str:
         """Return whom `ti_id` may report for: itself, or an earlier try of its own task that is gone."""
