@@ -13,6 +13,7 @@ from airflow_approvals.core.model import (
     ApprovalRequest,
     Origin,
     Outcome,
+    State,
     to_json,
 )
 from airflow_approvals.core.policy import digest_of_policy
@@ -78,7 +79,7 @@ class UsingCases(PolicyBinding):
 
     def _check_policy_of_dag(self, request: ApprovalRequest, origin: Origin) -> None:
         """Raise where what a person opened, outside of any DAG, would get around the policy of this one."""
-        if request.origin is not None:
+        if request.origin is not None or request.state is not State.APPROVED:
             return
         policy = self.policies.current().match(request.action, dag_id=origin.dag_id)
         if (policy.name, digest_of_policy(policy)) != (request.policy, request.policy_digest):
