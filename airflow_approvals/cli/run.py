@@ -19,7 +19,8 @@ def run_command(function: str, args: Namespace) -> int:
     try:
         return int(getattr(import_module(module), name)(args))
     except ApprovalsError as error:
-        print_problem(": ".join([*getattr(error, "__notes__", []), str(error)]))
+        # The last note is of the outermost file.
+        print_problem(": ".join([*reversed(getattr(error, "__notes__", [])), str(error)]))
         return exit_of(error)
     except KeyboardInterrupt:
         print_problem("stopped; nothing was answered that was not confirmed before")

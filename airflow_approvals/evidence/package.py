@@ -20,6 +20,8 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +29,12 @@ from pathlib import Path
 from airflow_approvals import __version__
 from airflow_approvals.core.canonical import canonical_json
 from airflow_approvals.core.dsse import read_json
-from airflow_approvals.core.errors import ApprovalsError, InvalidRequestError, VerificationError
+from airflow_approvals.core.errors import (
+    ApprovalsError,
+    InvalidRequestError,
+    ReceiptInvalidError,
+    VerificationError,
+)
 from airflow_approvals.core.export import MAX_LINE, LedgerReport, keys_brought_by, verify_export
 from airflow_approvals.core.moments import rfc3339, time_of
 from airflow_approvals.core.signature import PublicKeys
@@ -117,11 +124,16 @@ def _derive(
     *,
     made_at: datetime,
 ) -> Package:
-    with ledger_path.open("rb", buffering=1 << 20) as stream:
+    with _in_file(LEDGER), ledger_path.open("rb", buffering=1 << 20) as stream:
         report = verify_export(stream, keys)
     brought = _keys_of(ledger_path)
     summary = Summary()
-    with LedgerFile(ledger_path, period) as ledger, Envelopes(envelopes_path) as envelopes, Page() as page:
+    with (
+        _in_file(RECEIPTS, ReceiptInvalidError),
+        LedgerFile(ledger_path, period) as ledger,
+        Envelopes(envelopes_path) as envelopes,
+        Page() as page,
+    ):
         summary.add_others(ledger)
         with (
             (out / RECEIPTS).open("wb") as bundles,
@@ -228,11 +240,22 @@ def _check_names(folder: Path) -> None:
     found = {path.name for path in folder.iterdir()}
     expected = {*_FILES, OSCAL, MANIFEST}
     if found != expected:
-        missing, strange = sorted(expected - found), sorted(found - expected)
-        raise VerificationError(
-            f"{folder}: missing are {', '.join(missing) or 'none'}, not of the package are "
-            f"{', '.join(strange) or 'none'}; keep your own notes elsewhere, and ask for what is missing"
-        )
+        problems = [f"missing: {name}; ask for the whole package" for name in sorted(expected - found)]
+        problems += [
+            f"not of the package: {name}; take it out, or ask who put it there"
+            for name in sorted(found - expected)
+        ]
+        raise VerificationError(" · ".join(problems))
+
+
+@contextmanager
+def _in_file(name: str, kind: type[ApprovalsError] = ApprovalsError) -> Iterator[None]:
+    """Say in every error of this kind which file of the package it is about."""
+    try:
+        yield
+    except kind as error:
+        error.add_note(name)
+        raise
 
 
 def _keys_of(ledger_path: Path) -> PublicKeys:

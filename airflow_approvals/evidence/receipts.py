@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from airflow_approvals.core.errors import ReceiptInvalidError
+from airflow_approvals.core.errors import ReceiptInvalidError, VerificationError
 from airflow_approvals.core.export import LedgerReport
 from airflow_approvals.core.merkle import inclusion_proof
 from airflow_approvals.core.receipt import make_bundle, verify_receipt
@@ -70,7 +70,7 @@ class Envelopes:
             index = int(found[1]) if found else -1
             if found is None or index in self._rows:
                 raise ReceiptInvalidError(
-                    f"receipts: line {row + 1} is none, or its decision has two; make it anew"
+                    f"line {row + 1} is no receipt, or the second of its decision; make the package anew"
                 )
             self._rows[index] = row
             self._ends.append(self._ends[row] + len(line))
@@ -187,17 +187,25 @@ def bundles_of(due: list[Due], checkpoint: str, keys: list[dict[str, Any]]) -> l
 
 
 def _bundle(due: Due, checkpoint: str, keys: PublicKeys) -> bytes:
-    envelope = json.loads(due.line)["envelope"]
-    receipt = verify_receipt(envelope, keys)
+    try:
+        envelope = json.loads(due.line)["envelope"]
+        receipt = verify_receipt(envelope, keys)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ReceiptInvalidError(f"{_named(due)}: not a bundle with an envelope; make it anew") from None
+    except VerificationError as error:
+        raise ReceiptInvalidError(f"{_named(due)}: {error}") from error
     if (receipt.request_id, receipt.payload_sha256) != (due.request_id, due.receipt_sha256):
         raise ReceiptInvalidError(
-            f"the receipt at ledger entry {due.index} is not the one that the ledger names there; "
-            "make the package anew"
+            f"{_named(due)}: not the one that the ledger names there; make the package anew"
         )
     bundle = make_bundle(
         envelope, index=due.index, entry=due.entry, inclusion=due.inclusion, checkpoint=checkpoint
     )
     return _LINE.encode(bundle).encode() + b"\n"
+
+
+def _named(due: Due) -> str:
+    return f"the receipt of request {due.request_id}, at ledger entry {due.index}"
 
 
 def _beside() -> int:

@@ -238,6 +238,63 @@ def test_tampering_is_found_and_named(copied: Path, tamper: Callable[[Path], Non
     assert main(["verify", str(copied)]) == Exit.NOT_VERIFIED
 
 
+FILES = [
+    "actions.csv",
+    "checkpoint.txt",
+    "controls.yaml",
+    "exceptions.csv",
+    "index.html",
+    "keys.json",
+    "ledger.jsonl",
+    "manifest.json",
+    "oscal.json",
+    "receipts.jsonl",
+]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_one_bit_changed_in_any_file_names_that_file(
+    copied: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sorted(path.name for path in copied.iterdir()) == FILES
+    whole = (copied / name).read_bytes()
+    for place in (0, len(whole) // 3, len(whole) // 2, len(whole) - 2):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        (copied / name).write_bytes(changed)
+        assert main(["verify", str(copied)]) == Exit.NOT_VERIFIED, place
+        told = capsys.readouterr().err
+        assert (str(copied) in told, name in told) == (True, True), (place, told)
+
+
+@pytest.mark.parametrize("start", ['"envelope"', '"payload"', '"signatures"', '"keyid"', '"sig"'])
+def test_a_receipt_that_cannot_be_read_is_named_by_its_request(
+    copied: Path, start: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    receipts = copied / "receipts.jsonl"
+    whole = receipts.read_text(encoding="utf-8")
+    for broken in (start[:-1], start.replace('"', "'"), f'{start[:-1]}s"'):
+        receipts.write_text(whole.replace(start, broken, 1), encoding="utf-8")
+        assert main(["verify", str(copied)]) == Exit.NOT_VERIFIED
+        assert "receipts.jsonl: the receipt of request " in capsys.readouterr().err, broken
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda folder: (folder / "oscal.json").unlink(), "missing: oscal.json"),
+        (lambda folder: (folder / ".DS_Store").touch(), "not of the package: .DS_Store; take it out"),
+    ],
+    ids=["a file left out", "a file that a file manager put in"],
+)
+def test_a_file_too_few_or_too_many_is_named(
+    copied: Path, change: Callable[[Path], None], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(copied)
+    assert main(["verify", str(copied)]) == Exit.NOT_VERIFIED
+    assert told in capsys.readouterr().err
+
+
 def test_a_package_by_another_key_is_refused_when_the_key_is_known(made: Made, tmp_path: Path) -> None:
     from airflow_approvals.keys import load_signer
 
