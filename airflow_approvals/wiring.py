@@ -170,6 +170,7 @@ def build_lineage(service: Service, settings: Settings) -> Lineage | None:
     """
     from airflow_approvals.lineage.approval import Site
     from airflow_approvals.lineage.backend import TransportBackend, find_transport, job_namespace
+    from airflow_approvals.lineage.kept import FOLDER, KeptEvents
     from airflow_approvals.lineage.spool import Lineage
     from airflow_approvals.lineage.tags import find_marquez
 
@@ -182,6 +183,7 @@ def build_lineage(service: Service, settings: Settings) -> Lineage | None:
         TransportBackend(transport, find_marquez()),
         service,
         Site(namespace=job_namespace(), base_url=settings.base_url),
+        KeptEvents(settings.home / FOLDER),
     )
 
 
@@ -282,6 +284,7 @@ def check_lineage() -> str:
     from sqlalchemy.exc import SQLAlchemyError
 
     from airflow_approvals.lineage.backend import find_transport
+    from airflow_approvals.lineage.kept import FOLDER, KeptEvents
     from airflow_approvals.store.engine import open_engine
     from airflow_approvals.store.lineage import SqlLineageSpool
 
@@ -305,7 +308,8 @@ def check_lineage() -> str:
         )
     if not is_on:
         return "off: no [openlineage] transport"
-    return f"on, {counts.get('queued', 0)} events on their way"
+    kept = KeptEvents(read_settings().home / FOLDER).count()
+    return f"on, {counts.get('queued', 0)} events on their way, {kept} kept here until the service takes them"
 
 
 def check_signing_key(settings: Settings) -> str:

@@ -22,6 +22,7 @@ from airflow_approvals.core.model import Entry
 from airflow_approvals.lineage.approval import Site
 from airflow_approvals.lineage.events import event_of, told_by
 from airflow_approvals.lineage.heads import head_event
+from airflow_approvals.lineage.kept import KeptEvents
 from airflow_approvals.lineage.names import APPROVAL_JOBS
 from airflow_approvals.service import Service
 
@@ -115,11 +116,14 @@ class Backend(Protocol):
 class Lineage:
     """Plans, takes in and sends."""
 
-    def __init__(self, spool: Spool, backend: Backend, service: Service, site: Site) -> None:
+    def __init__(
+        self, spool: Spool, backend: Backend, service: Service, site: Site, kept: KeptEvents | None = None
+    ) -> None:
         self.spool = spool
         self._backend = backend
         self._service = service
         self._site = site
+        self._kept = kept
 
     def plan(self, *, now: datetime) -> int:
         """Queue what the ledger has new; return how many entries that were."""
@@ -135,6 +139,10 @@ class Lineage:
         while self.plan(now=now):  # what was decided before this was told comes before it
             pass
         return self.spool.put(run_id, key, text, now=now)
+
+    def collect(self, *, now: datetime) -> int:
+        """Take in what processes of this machine could not tell, and kept; return how many that were."""
+        return self._kept.hand_over(lambda body: self.take_in(body, now=now)) if self._kept else 0
 
     def tell_head(self, head: Head, *, now: datetime) -> bool:
         """Queue the ledger's signed head; False when it was told before."""

@@ -1,6 +1,7 @@
 """A transport for OpenLineage's client that hands events to the approvals service, which sends them on.
 
-A lineage backend that is away then costs tasks nothing, and loses nothing. Configured as
+A lineage backend that is away then costs tasks nothing, and loses nothing; a service that is away costs two
+seconds, and what it was to be told is kept on this machine until it can be told. Configured as
 `[openlineage] transport = {"type": "airflow_approvals.lineage.transport.SpoolTransport", "backend": {...}}`.
 """
 
@@ -10,7 +11,7 @@ import json
 import logging
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import attrs
@@ -18,19 +19,22 @@ import httpx
 from openlineage.client.serde import Serde
 from openlineage.client.transport.transport import Config, Transport
 
-from airflow_approvals.core.errors import ServiceUnavailableError
+from airflow_approvals.core.errors import InvalidRequestError, ServiceUnavailableError
 from airflow_approvals.core.worker_token import LINEAGE, WorkerClaims, issue_worker_token, worker_key
+from airflow_approvals.lineage.kept import FOLDER, MAX_BODY, KeptEvents
 from airflow_approvals.lineage.names import clean
 from airflow_approvals.settings import Settings, read_settings
 
 PATIENCE = 2.0
-"""Seconds that telling an event may take: to connect, to write and to read, all tries together."""
-MAX_BODY = 1 << 20
-"""Bytes of an event as the service takes them; a larger one goes without its widest facets."""
+"""Seconds that telling may take: to connect, to write and to read, all tries and all events together."""
 
 _SHORTEST = 0.4  # seconds left that are worth another try
 _PAUSE = 0.2
 _WIDE = ("columnLineage", "schema", "tags", "airflowApprovals_pii")
+_AWAY = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""What says nothing about the event, and may be over in a moment."""
+_NOT_OURS = frozenset({401, 404, 407})
+"""What says nothing about the event either: another server, or another secret than the workers'."""
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +51,11 @@ class SpoolConfig(Config):
 
 
 class SpoolTransport(Transport):
-    """Posts events to the service; raises `ServiceUnavailableError` if it is not there for two seconds."""
+    """Tells events to the service; for as long as it is away they are kept on this machine.
+
+    Raises `InvalidRequestError` for what the service refuses, and `ServiceUnavailableError` where an event
+    can be neither told nor kept.
+    """
 
     kind = "approvals_spool"
     config_class = SpoolConfig
@@ -58,19 +66,78 @@ class SpoolTransport(Transport):
 
     def emit(self, event: Any) -> None:
         settings = self._settings = self._settings or read_settings()
-        body = fitting(Serde.to_dict(event))
-        address = f"{settings.service_url}/approvals/api/v1/lineage/events"
-        deadline = time.monotonic() + PATIENCE
+        told = Serde.to_dict(event)
+        if "run" not in told:
+            raise InvalidRequestError("a lineage event: expected one of a run, found one of a job or dataset")
+        run_id, body = told["run"]["runId"], fitting(told)
+        kept = KeptEvents(settings.home / FOLDER)
+        with _Telling(settings) as telling:
+            try:
+                kept.hand_over(telling.tell, of=run_id)  # a COMPLETE must not overtake its START
+                telling.tell(body)
+            except ServiceUnavailableError as trouble:
+                kept.keep(run_id, body, now=datetime.now(UTC))
+                log.warning("%s: it is kept in %s, and handed over later", trouble, kept.folder)
+                return
+            try:
+                kept.hand_over(telling.tell)
+            except ServiceUnavailableError as trouble:
+                log.info("%s: others are kept in %s for longer", trouble, kept.folder)
+
+
+class _Telling:
+    """Tells the service one event after the other, for two seconds in all."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._address = f"{settings.service_url}/approvals/api/v1/lineage/events"
         # Reading the trusted certificates alone takes longer than the call.
-        certificates = address.startswith("https:")
-        with httpx.Client(trust_env=False, verify=certificates) as client:
-            while True:
-                trouble = _post(client, address, body, settings, seconds=deadline - time.monotonic())
-                if trouble is None:
-                    return
-                if time.monotonic() + _PAUSE + _SHORTEST > deadline:
-                    raise ServiceUnavailableError(f"a lineage event could not be handed over: {trouble}")
-                time.sleep(_PAUSE)
+        certificates = self._address.startswith("https:")
+        self._client = httpx.Client(trust_env=False, verify=certificates)
+        self._deadline = time.monotonic() + PATIENCE
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def tell(self, body: bytes) -> None:
+        """Tell one event; raise `ServiceUnavailableError` when the time is up, or waiting is of no use.
+
+        Raises `InvalidRequestError` for an event that the service refuses.
+        """
+        trouble: str | None = "no time is left"
+        while (left := self._deadline - time.monotonic()) > _SHORTEST:
+            trouble = self._post(body, seconds=left)
+            if trouble is None:
+                return
+            if time.monotonic() + _PAUSE + _SHORTEST > self._deadline:
+                break
+            time.sleep(_PAUSE)
+        raise ServiceUnavailableError(f"a lineage event could not be handed over: {trouble}")
+
+    def _post(self, body: bytes, *, seconds: float) -> str | None:
+        """Return what is in the way, or None; raise what trying again now would not change."""
+        claims = WorkerClaims(subject=LINEAGE, scope="lineage")
+        token = issue_worker_token(
+            worker_key(self._settings.worker_secret), claims, now=datetime.now(UTC), token_id=str(uuid4())
+        )
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        # Each step has a limit of its own: these add up to all there is.
+        timeout = httpx.Timeout(seconds / 4, read=seconds / 2)
+        try:
+            answer = self._client.post(self._address, content=body, headers=headers, timeout=timeout)
+        except httpx.TransportError as error:
+            return type(error).__name__
+        told = f"the service answers {answer.status_code}"
+        if answer.is_success:
+            return None
+        if answer.status_code in _AWAY:
+            return told
+        if answer.is_redirect or answer.status_code in _NOT_OURS:
+            raise ServiceUnavailableError(f"a lineage event could not be handed over: {told}")
+        raise InvalidRequestError(f"a lineage event is refused: {told}")
 
 
 def fitting(event: dict[str, Any]) -> bytes:
@@ -109,25 +176,3 @@ def _cleaned(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_cleaned(each) for each in value]
     return value
-
-
-def _post(
-    client: httpx.Client, address: str, body: bytes, settings: Settings, *, seconds: float
-) -> str | None:
-    """Return what is in the way, or None; raise what trying again would not change."""
-    claims = WorkerClaims(subject=LINEAGE, scope="lineage")
-    token = issue_worker_token(
-        worker_key(settings.worker_secret), claims, now=datetime.now(UTC), token_id=str(uuid4())
-    )
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    # Each step has a limit of its own: these add up to all there is.
-    timeout = httpx.Timeout(seconds / 4, read=seconds / 2)
-    try:
-        answer = client.post(address, content=body, headers=headers, timeout=timeout)
-    except httpx.TransportError as error:
-        return type(error).__name__
-    if answer.status_code in (429, 500, 502, 503, 504):
-        return f"the service answers {answer.status_code}"
-    if answer.is_error:
-        raise ServiceUnavailableError(f"the service refuses a lineage event with {answer.status_code}")
-    return None

@@ -108,6 +108,7 @@ class LineageLoop(Loop):
         size = self._backend.service.store.ledger_size()
         while lineage.plan(now=now()):
             pass
+        lineage.collect(now=now())
         while lineage.send_due(lease=new_id(), now=now):
             pass
         lineage.spool.forget_sent(before=now() - KEPT)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from airflow_approvals.lineage.kept import FOLDER, KeptEvents
 from tests.lineage import spec as specification
 from tests.lineage.spec import Spec
 from tests.marquez.server import StandIn
@@ -28,3 +30,11 @@ def backend() -> Iterator[StandIn]:
     known = specification.load()
     if known is not None and found.events:
         known.check(found.events)
+
+
+@pytest.fixture
+def kept(airflow_home: Path) -> Iterator[KeptEvents]:
+    """What is kept on this machine; nothing, at first."""
+    found = KeptEvents(airflow_home / FOLDER)
+    yield found
+    found.hand_over(lambda _: None)
