@@ -7,6 +7,7 @@ entity types and digests only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -273,6 +274,13 @@ def digest_of_action(action: Action, evidence: Evidence, standing: StandingTerms
     """Return the digest that binds a request to what would happen with which bytes, and for how long."""
     bound = {"action": to_json(action), "evidence": to_json(evidence)}
     return digest_of(bound if standing is None else {**bound, "standing": to_json(standing)})
+
+
+def dataset_digest(files: Sequence[FileDigest], *, is_folder: bool) -> str:
+    """Return the digest of a dataset: the file's own, or that of the canonical JSON of a folder's files."""
+    if not is_folder:
+        return files[0].sha256
+    return digest_of([to_json(file) for file in sorted(files, key=lambda file: file.name)])
 
 
 Noun = TypeVar("Noun")

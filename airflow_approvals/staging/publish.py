@@ -18,7 +18,7 @@ from airflow_approvals.core.errors import (
     DigestMismatchError,
     SourceMissingError,
 )
-from airflow_approvals.core.model import FileDigest, Snapshot
+from airflow_approvals.core.model import FileDigest, Snapshot, dataset_digest
 from airflow_approvals.staging.copying import Target, copy_hashed
 from airflow_approvals.staging.locations import (
     Listing,
@@ -28,7 +28,6 @@ from airflow_approvals.staging.locations import (
     locate,
 )
 from airflow_approvals.staging.publish_local import LocalTarget
-from airflow_approvals.staging.snapshot import dataset_digest
 
 
 @dataclass(frozen=True, kw_only=True)

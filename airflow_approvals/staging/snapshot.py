@@ -12,6 +12,7 @@ from airflow_approvals.core.errors import (
     SourceUnreadableError,
 )
 from airflow_approvals.core.model import Column, FileDigest, Snapshot, to_json
+from airflow_approvals.core.model import dataset_digest as dataset_digest
 from airflow_approvals.staging.formats import find_layout, open_reader
 from airflow_approvals.staging.jsonl_parts import merge_types
 from airflow_approvals.staging.locations import Location, locate
@@ -70,13 +71,6 @@ def take_snapshot(
         schema_sha256=digest_of([to_json(column) for column in found]),
         files=tuple(files),
     )
-
-
-def dataset_digest(files: Sequence[FileDigest], *, is_folder: bool) -> str:
-    """Return the digest of a dataset: the file's own, or that of the canonical JSON of a folder's files."""
-    if not is_folder:
-        return files[0].sha256
-    return digest_of([to_json(file) for file in sorted(files, key=lambda file: file.name)])
 
 
 def check_columns(uri: str, *, declared: Sequence[Column], found: Sequence[Column]) -> None:

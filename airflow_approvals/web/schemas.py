@@ -8,7 +8,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from airflow_approvals.core.model import Action, Channel, Evidence, Verdict, from_json, to_json
+from airflow_approvals.core.model import (
+    Action,
+    Channel,
+    Evidence,
+    Snapshot,
+    Verdict,
+    dataset_digest,
+    from_json,
+    to_json,
+)
 
 MAX_DEPTH = 32
 """Levels of lists and objects in a body."""
@@ -164,10 +173,22 @@ def check_known_keys(given: Any, known: Any, path: str) -> None:
 
 
 def check_evidence(evidence: Evidence) -> None:
-    """Raise for digests that are none and for counts below nothing."""
+    """Raise for digests that are none, counts below nothing, and a dataset that is not its files.
+
+    Approvers see the dataset's digest and the receipt names the files': one must follow from the other.
+    """
     for dataset in evidence.datasets:
         digests = [dataset.sha256, dataset.schema_sha256, *(file.sha256 for file in dataset.files)]
         if not all(re.fullmatch(_SHA256, digest) for digest in digests):
             raise PydanticCustomError("not_a_sha256", "a digest is not 64 lower-case hex digits")
         if min(dataset.rows, dataset.size, *(file.size for file in dataset.files), 0) < 0:
             raise PydanticCustomError("negative_count", "a count is below nothing")
+        if not _is_of_its_files(dataset):
+            raise PydanticCustomError("not_its_files", "digest or size of a dataset is not that of its files")
+
+
+def _is_of_its_files(dataset: Snapshot) -> bool:
+    files = dataset.files
+    as_one = len(files) == 1 and dataset.sha256 == dataset_digest(files, is_folder=False)
+    as_folder = len(files) > 0 and dataset.sha256 == dataset_digest(files, is_folder=True)
+    return (as_one or as_folder) and dataset.size == sum(file.size for file in files)

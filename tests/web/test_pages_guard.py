@@ -8,7 +8,15 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from airflow_approvals.core.model import Action, ApprovalRequest, Column, Evidence, Snapshot, State
+from airflow_approvals.core.model import (
+    Action,
+    ApprovalRequest,
+    Column,
+    Evidence,
+    FileDigest,
+    Snapshot,
+    State,
+)
 from airflow_approvals.service import Opening
 from airflow_approvals.web.pages.csrf import COOKIE
 from airflow_approvals.web.pages.words import visible
@@ -187,7 +195,7 @@ def test_text_from_outside_is_shown_and_never_obeyed(shared: Site, text: str) ->
         rows=1,
         columns=(Column(name=text, type=text),),
         schema_sha256="b" * 64,
-        files=(),
+        files=(FileDigest(name=text if text.isprintable() else "nasty.csv", sha256="a" * 64, size=1),),
     )
     report = {
         "dataset_sha256": "a" * 64,

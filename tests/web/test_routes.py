@@ -98,6 +98,18 @@ def test_a_body_over_the_limit_is_refused_whether_its_length_is_stated_or_not(
     assert answer.json()["type"] == "too-large"
 
 
+def a_dataset(*, sha256: str, file_sha256: str, size: int) -> bytes:
+    """Return the opening of an export of one file of one byte, as the dataset says it is."""
+    files = [{"name": "a.csv", "sha256": file_sha256 * 64, "size": 1}]
+    evidence = {"datasets": [_dataset(sha256, files, size=size)]}
+    return json.dumps({"action": {"kind": "export"}, "evidence": evidence}).encode()
+
+
+def _dataset(sha256: str, files: list[dict[str, object]], *, size: int) -> dict[str, object]:
+    facts = {"uri": "file:///a.csv", "format": "csv", "rows": 1, "columns": [], "schema_sha256": "c" * 64}
+    return {**facts, "sha256": sha256 * 64, "size": size, "files": files}
+
+
 MALFORMED = {
     "no JSON": b"{",
     "a list": b"[]",
@@ -116,6 +128,11 @@ MALFORMED = {
     "not a digest": b'{"action": {"kind": "export"}, "evidence": {"datasets": [{"uri": "file:///a", '
     b'"format": "csv", "sha256": "zz", "size": 1, "rows": 1, "columns": [], '
     b'"schema_sha256": "zz", "files": []}]}}',
+    "the digest of another file": a_dataset(sha256="a", file_sha256="b", size=1),
+    "the size of another file": a_dataset(sha256="a", file_sha256="a", size=2),
+    "no file at all": json.dumps(
+        {"action": {"kind": "export"}, "evidence": {"datasets": [_dataset("a", [], size=0)]}}
+    ).encode(),
 }
 
 
