@@ -125,8 +125,8 @@ def _show(found: Reconciliation, globs: list[str]) -> None:
         style = "red" if finding in found.broken else "yellow"
         table.add_row(
             Text(str(finding.fault), style=style),
-            visible(finding.movement.at[:19] if finding.movement else ""),
-            (finding.request_id or "")[:8],
+            Text(visible(finding.movement.at[:19] if finding.movement else "")),
+            Text(visible((finding.request_id or "")[:8])),
             Text(visible(finding.told)),
         )
     stdout().print(table)

@@ -51,7 +51,8 @@ def print_request(detail: RequestDetail, *, now: datetime) -> None:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for label, text in _lines(detail, now):
-        grid.add_row(label, Text(visible(text)))
+        # A label may name a parameter: on one line, or it could pass for another row.
+        grid.add_row(Text(visible(" ".join(label.split()))), Text(visible(text)))
     console.print(grid)
 
 

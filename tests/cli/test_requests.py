@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -194,6 +195,20 @@ def test_what_is_shown_cannot_repaint_the_terminal(say: Say) -> None:
     assert "\u202e" not in shown
     assert "\\u202e" in shown
     assert "[bold]" in shown
+
+
+def test_the_name_of_a_parameter_cannot_repaint_the_terminal_either(site: Site, say: Say) -> None:
+    named = {"[/b][conceal]\x1b[2J": "1", "other\nto": "\nfile:///outbox/harmless"}
+    opening = an_opening("repaint")
+    action = replace(opening.action, parameters=named)
+    with site.worker(site.add_task(run_id=f"manual__{uuid4()}")) as worker:
+        request = worker.open_request(replace(opening, action=action))[0]
+    shown = say("show", request.id, user="alice")
+    assert shown.code == Exit.OK
+    assert "[/b][conceal]\\u001b[2J" in shown.out
+    assert [line.split() for line in shown.out.splitlines() if line.startswith("to ")] == [
+        ["to", "file:///outbox/repaint.csv"]
+    ]
 
 
 def _approve_what_comes(site: Site, name: str) -> None:
