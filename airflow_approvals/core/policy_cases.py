@@ -256,6 +256,7 @@ def _request(
         try_number=1,
         run_type="manual",
         state="running",
+        triggering_user=next(iter(requesters), None),
     )
     return ApprovalRequest(
         id="case",

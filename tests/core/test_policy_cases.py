@@ -73,6 +73,10 @@ PASSING = {
     "unknown requesters need a login": a_case(
         answers="[{by: alice, channel: slack}]", turned_away="[alice]", expect="pending"
     ),
+    "a chat will do for a DAG's run that somebody known has started": a_case(
+        action="{kind: export, destination: file:///x}", dag_id="nightly_1", requesters="[engineer]",
+        answers="[{by: alice, channel: slack}, bob]",
+    ),
     "the glass is for those on call": a_case(requesters="[engineer]", break_glass="dana"),
     "and for nobody else": a_case(
         requesters="[engineer]", break_glass="alice", turned_away="[alice]", expect="pending"
