@@ -100,6 +100,64 @@ def test_what_somebody_types_outlives_what_others_do(gallery: Gallery, open_page
     expect(page.get_by_label("Reason")).to_have_value("I have looked at all of it.")
 
 
+@pytest.mark.parametrize("sent", [True, False], ids=["while answering", "while typing"])
+def test_a_login_that_ends_loses_nothing_and_says_that_nothing_was_recorded(
+    gallery: Gallery, open_page: OpenPage, sent: bool
+) -> None:
+    request = a_request(gallery)
+    page = open_page("alice", f"/requests/{request.id}", width=360)
+    page.get_by_label("Reason").fill("I have looked at all of it.")
+    page.context.clear_cookies(name="_token")
+    if sent:
+        page.get_by_role("button", name="Approve").click()
+    else:
+        a_request(gallery)  # news, which the page asks for without a login
+    page.wait_for_url("**/api/v2/auth/login?next=**")
+    log_in(page, gallery, "alice", f"/requests/{request.id}")
+    expect(page.locator("#notice")).to_contain_text("so nothing was recorded")
+    expect(page.locator("#notice")).to_be_focused()
+    expect(page.get_by_label("Reason")).to_have_value("I have looked at all of it.")
+    assert state_of(gallery, request) is State.PENDING
+    page.get_by_role("button", name="Approve").click()
+    expect(page.locator("#notice")).to_have_text("Your approval is on the record.")
+    page.reload()
+    expect(page.locator("#notice")).to_have_count(0)
+
+
+def test_an_answer_without_a_word_is_told_to_be_lost_with_the_login_too(
+    gallery: Gallery, open_page: OpenPage
+) -> None:
+    request = a_request(gallery)
+    page = open_page("alice", f"/requests/{request.id}")
+    page.context.clear_cookies(name="_token")
+    page.get_by_role("button", name="Approve").click()
+    page.wait_for_url("**/api/v2/auth/login?next=**")
+    log_in(page, gallery, "alice", f"/requests/{request.id}")
+    expect(page.locator("#notice")).to_contain_text("so nothing was recorded")
+    assert state_of(gallery, request) is State.PENDING
+
+
+def test_what_somebody_typed_is_not_shown_to_whoever_logs_in_next(
+    gallery: Gallery, open_page: OpenPage
+) -> None:
+    request = a_request(gallery)
+    page = open_page("alice", f"/requests/{request.id}")
+    page.get_by_label("Reason").fill("Between alice and the record.")
+    page.context.clear_cookies(name="_token")
+    page.get_by_role("button", name="Approve").click()
+    page.wait_for_url("**/api/v2/auth/login?next=**")
+    log_in(page, gallery, "bob", f"/requests/{request.id}")
+    expect(page.get_by_label("Reason")).to_have_value("")
+    expect(page.locator("#notice")).to_have_count(0)
+    assert "Between" not in page.evaluate("JSON.stringify(sessionStorage)")
+
+
+def log_in(page: Page, gallery: Gallery, name: str, path: str) -> None:
+    base_url = gallery.site.base_url
+    page.context.add_cookies([{"name": "_token", "value": f"login-{name}", "url": base_url}])
+    page.goto(f"{base_url}/approvals{path}")
+
+
 def test_a_new_request_comes_to_the_inbox_by_itself(gallery: Gallery, open_page: OpenPage) -> None:
     page = open_page("alice", "/")
     before = int(page.locator("#to-answer").inner_text().split()[0])

@@ -58,6 +58,8 @@ def test_a_form_without_a_login_is_refused(shared: Site, path: str) -> None:
         f"{shared.base_url}/approvals{path}", data={"a": "b"}, headers={"Accept": "text/html"}
     )
     assert answer.status_code == 401
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "so nothing was recorded" in answer.text
 
 
 def test_a_worker_has_no_pages(shared: Site) -> None:

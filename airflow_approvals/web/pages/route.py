@@ -43,6 +43,10 @@ HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 
+_LOGGED_OUT = NotAuthenticatedError(
+    "your login has ended, so nothing was recorded; log in in another tab, then go back here and answer again"
+)
+
 
 class PageRoute(APIRoute):
     """A page that nobody sees without a login; who has none is sent to get one."""
@@ -67,7 +71,9 @@ async def _answer(request: Request, handle: Callable[[Request], Coroutine[Any, A
     try:
         request.state.approvals_caller = await users.user_of(request)
     except NotAuthenticatedError as refusal:
-        return _to_login(request) if _is_navigation(request) else problem_of(request, refusal)
+        if not _is_navigation(request):
+            return problem_of(request, refusal)
+        return _to_login(request) if request.method in SAFE_METHODS else error_page(request, _LOGGED_OUT)
     try:
         return await handle(request)
     except ApprovalsError as error:
@@ -92,12 +98,8 @@ def _error(request: Request, status: int, detail: str) -> Response:
 
 
 def _is_navigation(request: Request) -> bool:
-    """Return whether somebody opens a page, who can be sent elsewhere; a script's call cannot."""
-    return (
-        request.method in SAFE_METHODS
-        and "text/html" in request.headers.get("accept", "")
-        and "hx-request" not in request.headers
-    )
+    """Return whether somebody looks at what comes back; a script's call is answered for programs."""
+    return "text/html" in request.headers.get("accept", "") and "hx-request" not in request.headers
 
 
 def _to_login(request: Request) -> Response:

@@ -43,7 +43,7 @@
           headers: { Accept: "application/json" },
         });
         if (answer.status === 401) {
-          location.reload(); // leads to the login, and back
+          logIn(false);
           return;
         }
         if (!answer.ok) throw new Error(String(answer.status));
@@ -135,8 +135,44 @@
   });
 
   document.addEventListener("htmx:responseError", (event) => {
-    if (event.detail.xhr.status === 401) location.reload();
+    if (event.detail.xhr.status === 401) logIn(event.detail.requestConfig?.verb === "post");
   });
+
+  // --- a login that ends -------------------------------------------------------------------------------
+
+  const DRAFT = `approvals ${location.pathname}`;
+  const person = document.querySelector(".who b")?.textContent;
+  const answers = () =>
+    [...document.querySelectorAll("form[method=post] :is(textarea, input)")].filter(
+      (field) => field.type !== "hidden" || ["reason", "emergency"].includes(field.name),
+    );
+
+  // Leads to the login and back; what was typed waits in this tab, for the same person alone.
+  function logIn(answered) {
+    const typed = answers().filter((field) => (field.type === "hidden" ? field.value : field.value !== field.defaultValue));
+    const words = Object.fromEntries(typed.map((field) => [field.id || field.name, field.value]));
+    if (answered || typed.length) sessionStorage.setItem(DRAFT, JSON.stringify({ person, words }));
+    location.reload();
+  }
+
+  function takeUp() {
+    const kept = JSON.parse(sessionStorage.getItem(DRAFT) ?? "null");
+    sessionStorage.removeItem(DRAFT);
+    if (kept?.person !== person) return;
+    for (const [id, words] of Object.entries(kept.words)) {
+      const field = answers().find((each) => each.id === id);
+      if (!field) continue;
+      field.value = words;
+      field.closest("details")?.setAttribute("open", "");
+    }
+    const notice = document.createElement("p");
+    Object.assign(notice, { id: "notice", className: "notice notice-warn", tabIndex: -1 });
+    notice.setAttribute("role", "status");
+    notice.textContent = "Your login had ended, so nothing was recorded. What you typed is still here: answer again.";
+    document.getElementById("notice")?.remove();
+    document.getElementById("page").prepend(notice);
+    notice.focus();
+  }
 
   let told = document.querySelector("[data-announce]")?.dataset.announce;
 
@@ -169,6 +205,7 @@
     document.getElementById("notice")?.focus();
   }
 
+  takeUp();
   tick();
   setInterval(tick, 1000);
   if (body.dataset.events) follow();
