@@ -86,20 +86,16 @@ def column_lineage(
     """
     changed = {**(masked or {}), **dict.fromkeys(opened, OPENED)}
     place = {"namespace": source.namespace, "name": source.name}
+    # One object for all columns of a kind: thousands of them would be looked through for garbage.
+    ways: dict[tuple[str | None, bool], tuple[Facet, list[Facet]]] = {}
     fields: dict[str, Any] = {}
     for made, column in columns.items():
-        how = changed.get(made)
-        if how is None:
-            step = {"type": "DIRECT", "subtype": "IDENTITY", "masking": False}
-            field: dict[str, Any] = {"transformationType": "IDENTITY"}
-        else:
-            told = clean(how)
-            is_masked = made not in opened
-            step = {"type": "DIRECT", "subtype": "TRANSFORMATION", "description": told, "masking": is_masked}
-            kind = "MASKED" if is_masked else "DECRYPTED"
-            field = {"transformationType": kind, "transformationDescription": told}
-        field["inputFields"] = [{**place, "field": column_name(column), "transformations": [step]}]
-        fields[column_name(made)] = field
+        key = changed.get(made), made in opened
+        if key not in ways:
+            ways[key] = _way(*key)
+        told, steps = ways[key]
+        inputs = [{**place, "field": column_name(column), "transformations": steps}]
+        fields[column_name(made)] = {**told, "inputFields": inputs}
     return standard("1-2-0", "ColumnLineageDatasetFacet", fields=fields)
 
 
@@ -221,6 +217,17 @@ def job_type() -> Facet:
 
 
 # --- parts ---------------------------------------------------------------------------------------------
+
+
+def _way(how: str | None, is_opened: bool) -> tuple[Facet, list[Facet]]:
+    """Return what a column says of how it was made, and the steps that it names."""
+    if how is None:
+        step = {"type": "DIRECT", "subtype": "IDENTITY", "masking": False}
+        return {"transformationType": "IDENTITY"}, [step]
+    told = clean(how)
+    step = {"type": "DIRECT", "subtype": "TRANSFORMATION", "description": told, "masking": not is_opened}
+    kind = "DECRYPTED" if is_opened else "MASKED"
+    return {"transformationType": kind, "transformationDescription": told}, [step]
 
 
 def _statistics(data: Snapshot) -> dict[str, int]:

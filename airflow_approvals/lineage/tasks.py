@@ -181,7 +181,10 @@ def _used(request: ApprovalRequest, outputs: list[Any], *, succeeded: bool) -> L
 def _released(
     request: ApprovalRequest, data: Snapshot, site: Site, *, change: str | None, renamed: Mapping[str, str]
 ) -> dict[str, Any]:
-    columns = [replace(column, name=renamed.get(column.name, column.name)) for column in data.columns]
+    columns = [
+        replace(column, name=renamed[column.name]) if column.name in renamed else column
+        for column in data.columns
+    ]
     origins = {new.name: old.name for new, old in zip(columns, data.columns, strict=True)}
     about: dict[str, Any] = {
         "schema": facets.schema(columns),

@@ -16,13 +16,13 @@ from uuid import uuid4
 
 import attrs
 import httpx
-from openlineage.client.serde import Serde
 from openlineage.client.transport.transport import Config, Transport
 
 from airflow_approvals.core.errors import InvalidRequestError, ServiceUnavailableError
 from airflow_approvals.core.worker_token import LINEAGE, WorkerClaims, issue_worker_token, worker_key
 from airflow_approvals.lineage.kept import FOLDER, MAX_BODY, KeptEvents
 from airflow_approvals.lineage.names import clean
+from airflow_approvals.lineage.wide import as_json
 from airflow_approvals.settings import Settings, read_settings
 
 PATIENCE = 2.0
@@ -66,7 +66,7 @@ class SpoolTransport(Transport):
 
     def emit(self, event: Any) -> None:
         settings = self._settings = self._settings or read_settings()
-        told = Serde.to_dict(event)
+        told = as_json(event)
         if "run" not in told:
             raise InvalidRequestError("a lineage event: expected one of a run, found one of a job or dataset")
         run_id, body = told["run"]["runId"], fitting(told)
