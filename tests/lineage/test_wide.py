@@ -60,9 +60,7 @@ def of_others() -> RunEvent:
     written: dict[str, Any] = {"outputStatistics": statistics}
     return an_event(
         inputs=[InputDataset(namespace="a", name="b", facets=about, inputFacets=None)],
-        outputs=[
-            OutputDataset(namespace="a", name="c", facets={}, outputFacets={"outputStatistics": statistics})
-        ],
+        outputs=[OutputDataset(namespace="a", name="c", facets={}, outputFacets=written)],
         run_facets={"nominalTime": nominal_time_run.NominalTimeRunFacet("2026-03-01T12:00:00Z")},
     )
 
