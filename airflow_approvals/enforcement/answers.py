@@ -58,9 +58,8 @@ LOOK_AGAIN = 1.0
 ON_ITS_WAY = ("queued", "running")
 """States of a task that has asked and not paused yet."""
 
-_BY_PERSON = re.compile(
-    r"/api/v2/dags/([^/]+)/dagRuns/([^/]+)/taskInstances/([^/]+)/(-?[0-9]+)/hitlDetails/?"
-)
+# As wide as the router's own patterns: FastAPI takes `-1.0` and ` -1` for the map index -1.
+_BY_PERSON = re.compile(r"/api/v2/dags/([^/]+)/dagRuns/([^/]+)/taskInstances/([^/]+)/([^/]+)/hitlDetails/?")
 _BY_TASK = re.compile(r"/execution/hitlDetails/([^/]+)/?")
 
 log = logging.getLogger(__name__)

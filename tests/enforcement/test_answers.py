@@ -46,10 +46,12 @@ class FakeAirflow:
         self.asked_at = utc_now() - timedelta(minutes=1)
         self.states: list[str | None] = ["awaiting_input"]  # one for each look, the last for all after it
         self.app = FastAPI()
-        path = PATH.replace("{dag}", "{dag_id}")
+        path = PATH.replace("{dag}", "{dag_id}").replace("/-1/", "/{map_index}/")
 
         @self.app.get(path)
-        def _question(dag_id: str, authorization: Annotated[str | None, Header()] = None) -> Any:
+        def _question(
+            dag_id: str, map_index: int, authorization: Annotated[str | None, Header()] = None
+        ) -> Any:
             if authorization is None:
                 raise HTTPException(401, "not logged in")
             state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
@@ -62,7 +64,7 @@ class FakeAirflow:
             }
 
         @self.app.patch(path)
-        async def _answer(dag_id: str, request: Request) -> Any:
+        async def _answer(dag_id: str, map_index: int, request: Request) -> Any:
             if self.refuses:
                 raise HTTPException(403, "not a respondent")
             self.given.append(await request.json())
@@ -132,6 +134,18 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.fixture
 def governed(shared: Site) -> Governed:
     return Governed(shared)
+
+
+@pytest.mark.parametrize("map_index", ["-1", "-1.0", "-01", "%20-1", "+0", "1_0"])
+def test_the_same_question_under_another_spelling_is_governed_too(governed: Governed, map_index: str) -> None:
+    """FastAPI reads many texts as one number; each leads to the same question."""
+    answer = governed.client.patch(
+        PATH.format(dag="pair").replace("/-1/", f"/{map_index}/"),
+        json={"chosen_options": ["Approve"], "params_input": {}},
+        headers={"Authorization": "Bearer alice"},
+    )
+    assert answer.status_code == 202
+    assert governed.airflow.given == []
 
 
 def test_the_answer_that_meets_the_policy_is_given_and_its_outcome_is_on_record(governed: Governed) -> None:
