@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +19,7 @@ from airflow_approvals.client.api import ApprovalsClient
 from airflow_approvals.client.tokens import login_token
 from airflow_approvals.core.model import ApprovalRequest, State
 from demo.embedded import patient
+from tests.ports import free_port as free_port
 
 POLICY = """
 version: 1
@@ -156,12 +155,3 @@ def login(base_url: str, name: str, password: str | None = None) -> str:
     answer = httpx.post(f"{base_url}/auth/token", json=body, timeout=30)
     assert answer.status_code == 201, answer.text
     return str(answer.json()["access_token"])
-
-
-def free_port() -> int:
-    """Return a port that is free now and stays so: the kernel gives those below 32768 to nobody by itself."""
-    while True:
-        port = 20_000 + secrets.randbelow(12_000)
-        with suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            return port

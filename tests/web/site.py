@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -32,6 +31,7 @@ from airflow_approvals.store.sql import SqlStore, create_store
 from airflow_approvals.web.app import create_app
 from airflow_approvals.web.callers import User
 from airflow_approvals.wiring import FilePolicySource
+from tests.ports import free_port as free_port
 
 SECRET = "the secret that workers and the API server share"
 
@@ -205,13 +205,6 @@ def an_opening(name: str = "customers", *, rows: int = 5000, folder: str = "", g
     return Opening(action=action, evidence=Evidence(datasets=(snapshot,)), gate=gate)
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def mounted(app: FastAPI) -> FastAPI:
     """Return an app that mounts `app` and enters its lifespan, as Airflow's API server does."""
 
@@ -239,7 +232,7 @@ def serving(app: FastAPI, port: int, *, has_sockets: bool = False) -> Iterator[u
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not server.started:
         if time.monotonic() > deadline or not thread.is_alive():
             raise RuntimeError("the server did not start")
@@ -248,7 +241,7 @@ def serving(app: FastAPI, port: int, *, has_sockets: bool = False) -> Iterator[u
         yield server
     finally:
         server.should_exit = True
-        thread.join(timeout=10)
+        thread.join(timeout=60)
 
 
 def utc_now() -> datetime:
