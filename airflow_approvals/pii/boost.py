@@ -61,14 +61,13 @@ class ContextBoost:
             return None
         if around.seen_by is None:
             around.seen_by = [self._seen_by(text) for text in around.texts]
-        bit = self._bits[words]
-        seeing = [place for place, seen in enumerate(around.seen_by) if seen & bit]
-        if not seeing:
+        first, last = around.seen_between(self._bits[words])
+        if first > last:
             return False
-        backward = self._along(words, around, range(index, min(seeing) - 1, -1), self._reach_back)
+        backward = self._along(words, around, range(index, first - 1, -1), self._reach_back)
         if backward:
             return True
-        forward = self._along(words, around, range(index, max(seeing) + 1), self._reach_ahead)
+        forward = self._along(words, around, range(index, last + 1), self._reach_ahead)
         if forward:
             return True
         return None if backward is None or forward is None else False
@@ -147,6 +146,7 @@ class Surroundings:
         self._ends = (starts + lengths).tolist()
         self.texts = [text[start:end] for start, end in zip(starts.tolist(), self._ends, strict=True)]
         self.seen_by: list[int] | None = None  # bits of `ContextBoost`, by token
+        self._between: dict[int, tuple[int, int]] = {}
         # Keywords are also split at colons: a stop word may come to be one after all.
         self.pieces = {piece for text in self.texts if ":" in text for piece in text.lower().split(":")}
 
@@ -154,6 +154,13 @@ class Surroundings:
         """Return the first token that ends after a match starts; None where Presidio finds none either."""
         index = bisect_right(self._ends, start)
         return index if index < len(self._ends) else None
+
+    def seen_between(self, bit: int) -> tuple[int, int]:
+        """Return the first and last token that some words see; the first behind the last where none is."""
+        if bit not in self._between:  # once: a text of a million characters has thousands of matches
+            seeing = [place for place, seen in enumerate(self.seen_by or ()) if seen & bit]
+            self._between[bit] = (seeing[0], seeing[-1]) if seeing else (0, -1)
+        return self._between[bit]
 
 
 class PossibleLemmas:

@@ -3,8 +3,9 @@
 | Arrow type               | scanned as                                                     | may be         |
 |--------------------------|----------------------------------------------------------------|----------------|
 | string, dictionary of it | itself                                                         | anything       |
-| integer, float, decimal  | its digits; a whole float without its `.0`; NaN, infinity not| numbered       |
+| integer, float, decimal  | its digits; whole ones without their `.0`; NaN, infinity not   | numbered       |
 | date, time, timestamp    | ISO 8601 with a blank between date and time                    | DATE_TIME only |
+| UUID                     | as it is written                                               | anything       |
 | binary                   | itself where it is UTF-8; else it counts as skipped            | anything       |
 | list, struct, map        | every leaf by these rules, field names along the way as context| by leaf        |
 | null, bool, duration     | nothing                                                        | nothing        |
@@ -23,8 +24,10 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from airflow_approvals.core.errors import CellTooLongError, SchemaMismatchError
+from airflow_approvals.pii.arrow_values import python_values
 
 LONGEST_CELL = 1_000_000  # characters; spaCy refuses more (E088), because memory grows with them
 
@@ -66,18 +69,25 @@ class ColumnTexts:
     groups: tuple[TextGroup, ...]
 
 
-def texts_of_batch(batch: Any, *, typed: bool = True) -> list[ColumnTexts]:
-    """Return the texts of every column; raise `SchemaMismatchError` where two columns share a name."""
+def texts_of_batch(batch: Any, *, typed: bool = True, first_row: int = 0) -> list[ColumnTexts]:
+    """Return the texts of every column.
+
+    Raise `SchemaMismatchError` where two columns share a name, `SourceUnreadableError` naming the row (the
+    batch's first is `first_row`) of a time that is none.
+    """
     names = batch.schema.names
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise SchemaMismatchError(
             f"columns named more than once: {twice}; findings could not say which; rename"
         )
-    return [texts_of_column(name, batch.column(index), typed=typed) for index, name in enumerate(names)]
+    return [
+        texts_of_column(name, batch.column(index), typed=typed, first_row=first_row)
+        for index, name in enumerate(names)
+    ]
 
 
-def texts_of_column(name: str, array: Any, *, typed: bool = True) -> ColumnTexts:
+def texts_of_column(name: str, array: Any, *, typed: bool = True, first_row: int = 0) -> ColumnTexts:
     """Return the distinct texts of one Arrow array and where they stand."""
     import pyarrow as pa
 
@@ -89,7 +99,7 @@ def texts_of_column(name: str, array: Any, *, typed: bool = True) -> ColumnTexts
     scanned = skipped = 0
     if not _has_no_text(kind):
         nested = pa.types.is_nested(kind)
-        for row, value in _values(array):
+        for row, value in _values(array, name, first_row):
             leaves = _leaves(value, "", (name,)) if nested else iter([(value, "", (name,), False)])
             found = False
             for leaf, path, context, leaf_key in leaves:
@@ -128,27 +138,31 @@ def text_of(value: Any, *, typed: bool = True) -> tuple[str | None, Gate]:
         return _number(value, typed=typed)
     if isinstance(value, (date, datetime, time)):
         return str(value), Gate.TEMPORAL if typed else Gate.ANYTHING
-    return None, Gate.ANYTHING
+    return (str(value) if isinstance(value, UUID) else None), Gate.ANYTHING
 
 
-def check_length(text: str, column: str, row: int) -> None:
-    """Raise `CellTooLongError` for a text that no engine takes."""
+def check_length(text: str, column: str, row: int | None = None) -> None:
+    """Raise `CellTooLongError` for a text that no engine takes; `row` where it is known."""
     if len(text) > LONGEST_CELL:
+        place = f"column {column!r}" + ("" if row is None else f", row {row} (the first is 0)")
         raise CellTooLongError(
-            f"column {column!r}, row {row} (the first is 0): {len(text)} characters in one text; at most "
-            f"{LONGEST_CELL} can be scanned; split it, or let the masking plan drop the column"
+            f"{place}: {len(text)} characters in one text; at most {LONGEST_CELL} can be scanned; split it, "
+            "or let the masking plan drop the column"
         )
 
 
-def _number(value: float | Decimal, *, typed: bool) -> tuple[str | None, Gate]:
-    if not math.isfinite(value):
+def _number(value: int | float | Decimal, *, typed: bool) -> tuple[str | None, Gate]:
+    if isinstance(value, (float, Decimal)) and not math.isfinite(value):
         return None, Gate.NUMBERED
     if not typed:
         return str(value), Gate.ANYTHING
-    # Integers with nulls arrive as floats from pandas: 4111111111111111.0 is a card all the same.
+    # Integers with nulls arrive as floats from pandas, and as decimal(38, 10) from databases:
+    # 4111111111111111.0 is a card all the same.
+    if isinstance(value, Decimal):
+        return str(int(value)) if value == value.to_integral_value() else f"{value:f}", Gate.NUMBERED
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value)), Gate.NUMBERED
-    return f"{value:f}" if isinstance(value, Decimal) else str(value), Gate.NUMBERED
+    return str(value), Gate.NUMBERED
 
 
 def _has_no_text(kind: Any) -> bool:
@@ -157,7 +171,7 @@ def _has_no_text(kind: Any) -> bool:
     return bool(pa.types.is_null(kind) or pa.types.is_boolean(kind) or pa.types.is_duration(kind))
 
 
-def _values(array: Any) -> Iterator[tuple[int, Any]]:
+def _values(array: Any, column: str, first_row: int) -> Iterator[tuple[int, Any]]:
     import pyarrow as pa
 
     if pa.types.is_timestamp(array.type) and array.type.unit == "ns":
@@ -165,7 +179,7 @@ def _values(array: Any) -> Iterator[tuple[int, Any]]:
         array = array.cast(pa.timestamp("us", tz=array.type.tz), safe=False)
     if pa.types.is_time64(array.type) and array.type.unit == "ns":
         array = array.cast(pa.time64("us"), safe=False)
-    for row, value in enumerate(array.to_pylist()):
+    for row, value in enumerate(python_values(array, column, first_row=first_row)):
         if value is not None:
             yield row, value
 

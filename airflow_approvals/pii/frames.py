@@ -17,6 +17,7 @@ from airflow_approvals.pii.masking.arrow import mask_batch
 from airflow_approvals.pii.masking.keys import KeyRing
 from airflow_approvals.pii.masking.known_values import ValueIndex
 from airflow_approvals.pii.masking.operators import Operator
+from airflow_approvals.pii.masking.reading import columns_of
 from airflow_approvals.pii.masking.rules import MaskingRules, Treatment
 from airflow_approvals.pii.masking.tables import TableMasker
 from airflow_approvals.pii.plan import MaskingPlan
@@ -117,9 +118,7 @@ def _verified(
 ) -> VerifyReport:
     verifier = Verifier(rules, known, scanner, masker=TableMasker(rules, keys, scanner))
     for before, after in zip(table.to_batches(), made.to_batches(), strict=True):
-        source, masked = (
-            {name: batch.column(name).to_pylist() for name in batch.schema.names} for batch in (before, after)
-        )
+        source, masked = (columns_of(batch, rules) for batch in (before, after))
         verifier.check_batch(source, masked)
     return verifier.report()
 

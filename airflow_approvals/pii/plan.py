@@ -91,9 +91,14 @@ def read_plan(path: Path, *, pinned: str | None = None) -> MaskingPlan:
     import yaml
 
     try:
-        plan = MaskingPlan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        plan = MaskingPlan.model_validate(_read_yaml(path.read_text(encoding="utf-8")))
         plan.rules()
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigurationError(f"{path}: line {line}: {error.problem or 'is no YAML'}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigurationError(
             f"{path}: cannot be read as YAML or JSON ({type(error).__name__})"
         ) from error
@@ -107,6 +112,25 @@ def read_plan(path: Path, *, pinned: str | None = None) -> MaskingPlan:
             f"found {plan.digest}; review it, and pin the new digest"
         )
     return plan
+
+
+def _read_yaml(text: str) -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Refuses a key that is there twice: a reader sees the one, and the other would count."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            seen = set()
+            for key, _ in node.value:
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem="a key is here twice; remove one", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    return yaml.load(text, Loader)  # noqa: S506  # a SafeLoader
 
 
 def _rule(planned: PlannedColumn) -> ColumnRule:
@@ -126,4 +150,5 @@ def _rule(planned: PlannedColumn) -> ColumnRule:
 
 def _first_of(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    place = ".".join(map(str, first["loc"])) or "the whole of it"
+    return f"{place}: {first['msg']}"

@@ -13,15 +13,17 @@ import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, time
 from statistics import median
 from typing import Any
 
-from airflow_approvals.core.errors import SourceEmptyError
-from airflow_approvals.pii.cells import Gate, text_of
+from airflow_approvals.core.errors import CellTooLongError, SourceEmptyError
+from airflow_approvals.pii.arrow_values import python_values
+from airflow_approvals.pii.cells import LONGEST_CELL, Gate, text_of
 from airflow_approvals.pii.findings import Span
 from airflow_approvals.pii.masking.leaves import Leaf, parse_json, rebuild
 from airflow_approvals.pii.masking.operators import Operator, Replace
-from airflow_approvals.pii.masking.rules import ANY, LEAST_SCORE, Treatment
+from airflow_approvals.pii.masking.rules import ANY, LEAST_SCORE, Treatment, check_types
 from airflow_approvals.pii.masking.texts import Finder
 from airflow_approvals.pii.plan import MaskingPlan, PlannedColumn, PlannedLeaf
 
@@ -32,21 +34,23 @@ VOTE = 0.2  # of the sampled cells
 A_FEW = 0.05
 CERTAIN = 0.8  # a checksum, or words beside it: what counts in numbers that are left alone
 VAGUE = {"DATE_TIME": 0.4, "URL": 0.4, "NRP": 0.5, "LOCATION": 0.8}  # what other things are taken for
-NAMES: tuple[tuple[str, str], ...] = (
-    (r"e?[_-]?mail", "EMAIL_ADDRESS"),
-    (r"phone|mobile|cell|telephone|fax|msisdn", "PHONE_NUMBER"),
-    (r"ssn|social[_ -]?security", "US_SSN"),
-    (r"(credit[_ -]?)?card([_ -]?(no|num|number))?|cc|pan", "CREDIT_CARD"),
+NAMES: tuple[tuple[str, str], ...] = (  # as `_plain_name` has them
+    (r"e?_?mail(_(addr(ess)?|id))?", "EMAIL_ADDRESS"),
+    (r"(phone|mobile|cell|telephone|fax|msisdn)(_(no|num|number))?", "PHONE_NUMBER"),
+    (r"ssn|social_?security", "US_SSN"),
+    (r"(credit_?)?card(_?(no|num|number))?|cc|pan", "CREDIT_CARD"),
     (r"iban", "IBAN_CODE"),
-    (r"ip([_ -]?addr(ess)?)?", "IP_ADDRESS"),
-    (
-        r"(first|last|full|sur|given|family|middle|customer|patient|user|employee|contact)?[_ -]?name",
-        "PERSON",
-    ),
-    (r"city|town|address|street|addr|zip|zipcode|postcode|postal[_ -]?code", "LOCATION"),
-    (r"(date[_ -]?of[_ -]?)?birth([_ -]?(date|day))?|dob|birthday", "DATE_TIME"),
-    (r"passport([_ -]?(no|num|number))?", "US_PASSPORT"),
+    (r"ip(_?addr(ess)?)?", "IP_ADDRESS"),
+    (r"(user_?)?name", "PERSON"),
+    (r"city|town|address|street|addr|zip|zipcode|postcode|postal_?code", "LOCATION"),
+    (r"(date_?of_?)?birth(_?(date|day))?|dob|birthday", "DATE_TIME"),
+    (r"passport(_?(no|num|number))?", "US_PASSPORT"),
 )
+PERSONS = (
+    r"(first|last|full|sur|given|family|middle|maiden|customer|patient|employee|contact)_?name"
+    r"|fname|lname|forename"
+)
+"""Nobody has such a column for anything else, and models hardly know a name alone, least in other scripts."""
 
 
 def plan_masking(
@@ -61,8 +65,9 @@ def plan_masking(
     """Return a plan for a table, from `sample` of its rows; the same rows and seed give the same plan.
 
     `operators` says by entity type what stands where a value stood, `otherwise` for all other types.
-    Raise `SourceEmptyError` where there is no row.
+    Raise `SourceEmptyError` where there is no row, `InvalidRequestError` for an operator of no known type.
     """
+    check_types("operators", operators or (), finder.entity_types | {entity for _, entity in NAMES})
     table = _sampled(batches, sample, seed)
     draft = _Draft(finder=finder, operators=dict(operators or {}), otherwise=otherwise or Replace())
     return MaskingPlan(
@@ -80,6 +85,7 @@ class _Vote:
     share: float = 0.0
     found: float = 0.0  # share of cells in which anything was found
     prose: bool = False
+    has_words: bool = False  # not numbers alone
 
     @property
     def words(self) -> str:
@@ -94,10 +100,17 @@ class _Draft:
     otherwise: Operator
 
     def column(self, name: str, array: Any) -> PlannedColumn:
+        try:
+            return self._column(name, array)
+        except CellTooLongError:
+            because = f"texts of more than {LONGEST_CELL:,} characters, which nothing can search"
+            return PlannedColumn(column=name, type=str(array.type), treatment=Treatment.DROP, because=because)
+
+    def _column(self, name: str, array: Any) -> PlannedColumn:
         import pyarrow as pa
 
         kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
-        values = [value for value in array.to_pylist() if value is not None]
+        values = [value for value in python_values(array, name) if value is not None]
         shown: dict[str, Any] = {"column": name, "type": str(kind)}
         if pa.types.is_null(kind) or pa.types.is_boolean(kind) or pa.types.is_duration(kind):
             return PlannedColumn(**shown, treatment=Treatment.LEAVE, because=f"{kind} has no text")
@@ -134,7 +147,7 @@ class _Draft:
         self, name: str, values: Sequence[Any], shown: dict[str, Any], *, becomes: Any = None
     ) -> PlannedColumn:
         vote = self._vote(values, (name,))
-        entity = self._whole(vote, _hint(name))
+        entity = self._whole(vote, _hint(name), name)
         if entity:
             return PlannedColumn(
                 **shown,
@@ -164,7 +177,7 @@ class _Draft:
     def _bytes(self, name: str, values: Sequence[Any], shown: dict[str, Any]) -> PlannedColumn:
         """Bytes are left alone where they are text without findings; in what is no text nothing is found."""
         vote = self._vote(values, (name,))
-        entity = self._whole(vote, _hint(name))
+        entity = self._whole(vote, _hint(name), name)
         if entity:
             return PlannedColumn(
                 **shown,
@@ -194,8 +207,10 @@ class _Draft:
             rebuild(value, note, (name,))
         planned = []
         for path, (context, found) in sorted(leaves.items()):
-            entity = self._whole(self._vote(found, context), _hint(context[-1]) if len(context) > 1 else None)
-            if entity and not all(isinstance(value, (int, float)) for value in found):
+            hint = _hint(context[-1]) if len(context) > 1 else None
+            if all(isinstance(value, (date, time)) for value in found) and hint != "DATE_TIME":
+                planned.append(PlannedLeaf(path=path))  # a time, and not a birth by its name
+            elif entity := self._whole(self._vote(found, context), hint, context[-1]):
                 planned.append(PlannedLeaf(path=path, entity_type=entity, operator=self._operator(entity)))
         return PlannedColumn(
             **shown,
@@ -226,7 +241,7 @@ class _Draft:
                 whole[entity] = whole.get(entity, 0.0) + score * VAGUE.get(entity, 1.0)
                 cells[entity] = cells.get(entity, 0) + 1
         if not texts:
-            return _Vote(cells=0)
+            return _Vote(cells=0, has_words=True)
         best = max(whole, key=lambda entity: (whole[entity], entity), default="")
         return _Vote(
             cells=len(texts),
@@ -234,12 +249,15 @@ class _Draft:
             share=cells.get(best, 0) / len(texts),
             found=any_found / len(texts),
             prose=_is_prose([text for text, _ in texts]),
+            has_words=any(map(str.isalpha, "".join(text for text, _ in texts))),
         )
 
-    def _whole(self, vote: _Vote, hint: str | None) -> str:
+    def _whole(self, vote: _Vote, hint: str | None, name: str) -> str:
         """Return the entity type as which whole cells are masked, "" for none."""
         if vote.prose:
             return ""
+        if vote.has_words and _is_named(PERSONS, name):
+            return "PERSON"
         if hint and vote.found >= A_FEW:
             return hint
         return vote.entity_type if vote.share >= VOTE else ""
@@ -282,10 +300,18 @@ def _is_fraction(value: Any) -> bool:
 
 
 def _hint(name: str) -> str | None:
-    for pattern, entity in NAMES:
-        if re.fullmatch(rf"(?:\w+[_ -])?(?:{pattern})(?:[_ -]?\d+)?", name, re.IGNORECASE):
-            return entity
-    return None
+    if _is_named(PERSONS, name):
+        return "PERSON"
+    return next((entity for pattern, entity in NAMES if _is_named(pattern, name)), None)
+
+
+def _is_named(pattern: str, name: str) -> bool:
+    return bool(re.fullmatch(rf"(?:\w+_)?(?:{pattern})(?:_?\d+)?", _plain_name(name)))
+
+
+def _plain_name(name: str) -> str:
+    """Return a column's name in one spelling: `homePhone`, `home phone` and `home.phone` as `home_phone`."""
+    return re.sub(r"[ .:-]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)).lower()
 
 
 def _sampled(batches: Iterable[Any], rows: int, seed: int) -> Any:
@@ -296,14 +322,33 @@ def _sampled(batches: Iterable[Any], rows: int, seed: int) -> Any:
     kept: list[Any] = []
     seen = 0
     for batch in batches:
+        chosen: dict[int, int] = {}  # place in the sample, row in the batch
         for row in range(batch.num_rows):
-            place = len(kept) if len(kept) < rows else dice.randrange(seen + 1)
+            place = seen if seen < rows else dice.randrange(seen + 1)
             if place < rows:
-                one = pa.Table.from_batches([batch]).slice(row, 1)
-                kept[place : place + 1] = [one]
+                chosen[place] = row
             seen += 1
+        if chosen:
+            copied = _copied(batch, chosen.values())
+            for number, place in enumerate(chosen):
+                kept[place : place + 1] = [copied.slice(number, 1)]
     if not kept:
         raise SourceEmptyError(
             "there is no row to plan from; expected at least one; stage data, or write a plan"
         )
     return pa.concat_tables(kept)
+
+
+def _copied(batch: Any, rows: Iterable[int]) -> Any:
+    """Return a few rows as a table of their own: a slice would keep the whole batch in memory."""
+    import pyarrow as pa
+
+    slices = [batch.slice(row, 1) for row in rows]
+    sink = pa.BufferOutputStream()
+    try:
+        with pa.ipc.new_stream(sink, batch.schema) as writer:  # knows every type; `take` does not
+            for one in slices:
+                writer.write_batch(one)
+    except pa.ArrowInvalid:  # nested more than 64 levels deep
+        return pa.Table.from_batches(slices)
+    return pa.ipc.open_stream(sink.getvalue()).read_all()

@@ -7,6 +7,7 @@ only where source, rules, keys and engine are the very same, and goes when the r
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -86,6 +87,7 @@ def open_work(beside: Path, word: str, state: Mapping[str, Any]) -> Iterator[Wor
 
 
 _STATE = "state"
+_TRIES = 100
 
 
 def _begun(folder: Path, state: str) -> Work:
@@ -102,11 +104,7 @@ def _begun(folder: Path, state: str) -> Work:
 def _locked(folder: Path) -> int:
     while True:
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            folder.mkdir(mode=0o700, exist_ok=True)
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            continue  # the run before has just removed it
+            lock = _opened(folder)
         except OSError as error:
             raise DestinationError(
                 f"{folder.parent}: cannot be written ({error.strerror}); make room, or give the rights"
@@ -121,3 +119,12 @@ def _locked(folder: Path) -> int:
         if os.fstat(lock).st_nlink:
             return lock
         os.close(lock)
+
+
+def _opened(folder: Path) -> int:
+    for _ in range(_TRIES):
+        with suppress(FileNotFoundError):  # the run before has just removed it
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))

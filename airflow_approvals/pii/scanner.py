@@ -80,7 +80,8 @@ class Scanner:
         self._checks_now = -(-self._checks_left // CHECKED_SHARE)
         before = self._checks_left
         columns = tuple(
-            self._scan_column(texts, first_row) for texts in texts_of_batch(batch, typed=self.config.typed)
+            self._scan_column(texts, first_row)
+            for texts in texts_of_batch(batch, typed=self.config.typed, first_row=first_row)
         )
         return BatchFindings(
             first_row=first_row, rows=batch.num_rows, columns=columns, checked=before - self._checks_left
@@ -96,8 +97,8 @@ class Scanner:
     def find(self, texts: Iterable[str], context: Context, gate: Gate = Gate.ANYTHING) -> dict[str, Spans]:
         """Return all spans of each text; `context` is the column's name, then the field names to the leaf."""
         distinct = list(dict.fromkeys(texts))
-        for row, text in enumerate(distinct):
-            check_length(text, context[0], row)
+        for text in distinct:
+            check_length(text, context[0])
         return {
             text: found.exact + found.beneath for text, found in self._find(distinct, context, gate).items()
         }

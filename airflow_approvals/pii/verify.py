@@ -19,7 +19,7 @@ from datetime import date
 from typing import Any, NamedTuple
 
 from airflow_approvals.core.errors import InvalidRequestError
-from airflow_approvals.pii.cells import Gate, text_of
+from airflow_approvals.pii.cells import Gate, check_length, text_of
 from airflow_approvals.pii.findings import Span
 from airflow_approvals.pii.masking.cells import is_value, text_of_cell
 from airflow_approvals.pii.masking.forms import joining_form, words_of
@@ -272,6 +272,7 @@ class Verifier:
             for leaf in _leaves(value, rule):
                 text, gate = text_of(leaf.value)
                 if text and (leaf.is_key or leaf.path not in skip):
+                    check_length(text, rule.column, self._rows + row)
                     wanted.setdefault((leaf.context, gate), {}).setdefault(text, []).append(row)
         for (context, gate), texts in wanted.items():
             for text, spans in self._finder.find(texts, context, gate).items():

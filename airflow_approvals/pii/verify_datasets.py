@@ -151,7 +151,7 @@ class _Cursor:
         return count
 
     def _next(self) -> None:
-        batch = next(self._batches, None)
+        batch = next((batch for batch in self._batches if len(batch)), None)
         if batch is None:
             self._columns, self._start, self.rows = {}, 0, 0
             return

@@ -19,6 +19,7 @@ from airflow_approvals.staging.locations import ByteSource
 from airflow_approvals.staging.streams import HashedFile, TextFile, unpack
 
 BLOCK = 4 * 1024 * 1024  # bytes parsed at a time; one row must fit
+SEPARATORS = ";\t|"  # of what others call CSV: all their columns would be taken for one
 SHORT = 64 * 1024  # bytes; a first chunk shorter than this is the whole file
 
 
@@ -36,6 +37,12 @@ class CsvPart:
     @property
     def size(self) -> int:
         return self._file.size
+
+    @property
+    def schema(self) -> Any:
+        import pyarrow as pa
+
+        return pa.schema([(column.name, pa.string()) for column in self.columns])
 
     def __iter__(self) -> Iterator[Any]:
         import pyarrow as pa
@@ -85,6 +92,11 @@ class CsvPart:
             names = []
         if not names:
             raise SourceUnreadableError(f"{self._name}: row 1 is not a header of column names")
+        if len(names) == 1 and (signs := [sign for sign in SEPARATORS if sign in names[0]]):
+            raise SourceUnreadableError(
+                f"{self._name}: row 1 is one column with {signs[0]!r} in its name: this looks like the "
+                "separator of several; expected commas"
+            )
         for position, name in enumerate(names):
             if not name.strip():
                 raise SourceUnreadableError(f"{self._name}: column {position + 1} has no name in the header")

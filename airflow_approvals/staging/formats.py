@@ -48,6 +48,10 @@ class PartReader(Protocol):
     @property
     def columns(self) -> tuple[Column, ...]: ...
 
+    @property
+    def schema(self) -> Any:
+        """The `pyarrow.Schema` of the rows; None for JSON Lines, which has none."""
+
 
 def find_layout(listing: Listing, format: str | None = None) -> Layout:  # the word that users know
     """Return the one layout of all parts; raise `SourceUnreadableError` naming the first that differs."""

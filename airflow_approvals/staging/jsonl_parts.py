@@ -55,6 +55,10 @@ class JsonLinesPart:
         return self._file.size
 
     @property
+    def schema(self) -> None:
+        return None
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         return tuple(Column(name=name, type=kind) for name, kind in self._types.items())
 

@@ -37,6 +37,7 @@ class ParquetPart:
         self.sha256 = ""
         self.size = 0
         self.columns: tuple[Column, ...] = ()
+        self.schema: Any = None
 
     def __iter__(self) -> Iterator[Any]:
         import pyarrow as pa
@@ -70,7 +71,7 @@ class ParquetPart:
 
         self._check_frame(file)
         reader = parquet.ParquetFile(pa.PythonFile(file, mode="r"), buffer_size=BLOCK, pre_buffer=False)
-        schema = reader.schema_arrow
+        self.schema = schema = reader.schema_arrow
         self.columns = tuple(Column(name=f.name, type=str(f.type), nullable=f.nullable) for f in schema)
         self._check_names()
         self._check_counts(reader.metadata)

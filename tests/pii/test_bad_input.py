@@ -30,6 +30,7 @@ from airflow_approvals.core.errors import (
 from airflow_approvals.pii.config import ScanConfig
 from airflow_approvals.pii.masking.datasets import mask_dataset
 from airflow_approvals.pii.masking.keys import KeyRing
+from airflow_approvals.pii.masking.operators import Redact, Replace
 from airflow_approvals.pii.masking.rules import ColumnRule, MaskingRules, Treatment
 from airflow_approvals.pii.scan_datasets import DatasetScan, plan_dataset, scan_dataset
 from airflow_approvals.pii.scanner import Scanner
@@ -65,6 +66,10 @@ REFUSED: dict[str, Case] = {
     "UTF-16": ("x.csv", lambda: f"a\n{CANARY}\n".encode("utf-16"), SourceUnreadableError, "x.csv: line 1"),
     "binary in text": ("x.jsonl", lambda: b'{"a": "ok"}\n{"a": "\x80' + C + b'"}\n', SourceUnreadableError, "x.jsonl: line 2 holds bytes"),
     "NUL": ("x.csv", lambda: b"a\nok\n" + C + b"\0\n", SourceUnreadableError, "x.csv: line 3 holds a NUL byte"),
+    "semicolons": ("x.csv", lambda: b"id;name\n1;" + C + b"\n", SourceUnreadableError, "x.csv: row 1 is one column with ';' in its name"),
+    "a year beyond all dates": ("x.parquet", lambda: parquet_bytes({"a": pa.array([0, 2**30], pa.date32())}), SourceUnreadableError, "x.parquet: column 'a', row 1 .the first is 0.: holds a date"),
+    "a nested year beyond all dates": ("x.parquet", lambda: parquet_bytes({"a": pa.array([{"t": 0}, {"t": 2**62}], pa.struct([("t", pa.timestamp("us"))]))}), SourceUnreadableError, "x.parquet: column 'a', row 1 "),
+    "a number beyond all doubles": ("x.jsonl", lambda: b'{"a": 1}\n{"a": 1e400, "b": "' + C + b'"}\n', SourceUnreadableError, "x.jsonl: row 1 .the first is 0., column 'a' holds .*number"),
     "half a character": ("x.jsonl", lambda: b'{"a": "ok"}\n{"a": {"b": "\\ud800' + C + b'"}}\n', SourceUnreadableError, "x.jsonl: row 1 .the first is 0., column 'a' holds half a character"),
     "50 MB cell, csv": ("x.csv", lambda: b'a,b\n1,"' + FIFTY_MB + b'"\n', SourceUnreadableError, "x.csv: cannot be parsed after row 1, or a row is longer"),
     "50 MB cell, json lines": ("x.jsonl", lambda: b'{"a": 1}\n{"a": "' + FIFTY_MB + b'"}\n', SourceUnreadableError, "x.jsonl: line 2 is longer"),
@@ -100,9 +105,13 @@ TEXT = MaskingRules(columns=(ColumnRule(column="a", treatment=Treatment.TEXT),))
 UNMASKABLE: dict[str, tuple[str, Callable[[], bytes], MaskingRules, type[ApprovalsError], str]] = {
     "a text too long to search": ("x.parquet", lambda: parquet_bytes({"a": ["x"] * 3 + [CANARY * 50_000]}), TEXT, CellTooLongError, "x.parquet: column 'a', row 3 "),
     "half a character": ("x.jsonl", lambda: b'{"a": "\\ud800' + C + b'"}\n', TEXT, SourceUnreadableError, "x.jsonl: row 0 .the first is 0., column 'a'"),
-    "bytes as text": ("x.parquet", lambda: parquet_bytes({"a": [b"\xff" + C]}), TEXT, SourceUnreadableError, "x.parquet: column 'a' holds bytes that are no text"),
+    "bytes as text": ("x.parquet", lambda: parquet_bytes({"a": [b"\xff" + C]}), TEXT, SourceUnreadableError, "x.parquet: column 'a', row 0 .the first is 0.: holds bytes that are no text"),
     "bytes where none are read": ("x.parquet", lambda: parquet_bytes({"a": pa.array([None], pa.binary())}), TEXT, InvalidRequestError, "x.parquet: column 'a' is binary"),
-    "bytes in a leaf": ("x.parquet", lambda: parquet_bytes({"a": [[b"\xff" + C]]}), MaskingRules(columns=(ColumnRule(column="a", treatment=Treatment.LEAVES),)), SourceUnreadableError, "x.parquet: column 'a' holds bytes"),
+    "bytes in a leaf": ("x.parquet", lambda: parquet_bytes({"a": [None, [b"\xff" + C]]}), MaskingRules(columns=(ColumnRule(column="a", treatment=Treatment.LEAVES),)), SourceUnreadableError, "x.parquet: column 'a', row 1 .the first is 0.: holds bytes"),
+    "a year beyond all dates": ("x.parquet", lambda: parquet_bytes({"a": pa.array([0, 2**30], pa.date32())}), MaskingRules(columns=(ColumnRule(column="a", treatment=Treatment.CELL, entity_type="DATE_TIME", operator=Replace(), becomes="string"),)), SourceUnreadableError, "x.parquet: column 'a', row 1 "),
+    "a number beyond all doubles": ("x.jsonl", lambda: b'{"a": 1e400, "b": 1}\n', TEXT, SourceUnreadableError, "x.jsonl: row 0 .the first is 0., column 'a'"),
+    "a single column with a null": ("x.csv", lambda: b"a,b\n,1\nx,2\n", MaskingRules(columns=(*TEXT.columns, ColumnRule(column="b", treatment=Treatment.DROP))), InvalidRequestError, "x.csv: column 'a' is all that is left"),
+    "an operator for a type that is none": ("x.csv", lambda: b"a\n" + C + b"\n", MaskingRules(columns=(ColumnRule(column="a", treatment=Treatment.TEXT, by_entity={"EMIAL": Redact()}),)), InvalidRequestError, "column 'a': by_entity: no recognizer finds EMIAL"),
     "a column without a rule": ("x.csv", lambda: b"a," + C + b"\n1,2\n", TEXT, SchemaMismatchError, "x.csv: columns without a masking rule: numbers .2."),
     "a key without a rule": ("x.jsonl", lambda: b'{"a": "x", "' + C + b'": 1}\n', TEXT, SchemaMismatchError, "x.jsonl: 1 keys of the objects have no masking rule"),
     "nothing there": ("", lambda: b"", TEXT, SourceMissingError, "nothing is there"),
@@ -149,6 +158,11 @@ HANDLED: dict[str, tuple[str, Callable[[], bytes], Found]] = {
     "integers beyond 2^53": ("x.parquet", lambda: parquet_bytes({"a": pa.array([2**63 - 1, 4111111111111111], pa.int64())}), {"a": {"CREDIT_CARD"}}),
     "integers that came as floats": ("x.parquet", lambda: parquet_bytes({"a": [4111111111111111.0, math.nan]}), {"a": {"CREDIT_CARD"}}),
     "NaN, infinity and null": ("x.parquet", lambda: parquet_bytes({"a": [math.nan, math.inf, None], "b": ["", None, ""]}), {"a": set(), "b": set()}),
+    "decimals of a database": ("x.parquet", lambda: parquet_bytes({"a": pa.array([decimal.Decimal("4111111111111111"), None], pa.decimal128(38, 10))}), {"a": {"CREDIT_CARD"}}),
+    "400 digits": ("x.jsonl", lambda: b'{"a": "' + C + b'"}\n{"a": ' + b"1" * 400 + b"}\n", {"a": {"EMAIL_ADDRESS"}}),
+    "the end of time": ("x.parquet", lambda: parquet_bytes({"a": pa.array([253402300799, None], pa.timestamp("s", tz="Asia/Tokyo"))}), {"a": {"DATE_TIME"}}),
+    "a time zone of nobody": ("x.parquet", lambda: parquet_bytes({"a": pa.array([1, None], pa.timestamp("us", tz="Mars/Base"))}), {"a": {"DATE_TIME"}}),
+    "UUIDs": ("x.parquet", lambda: parquet_bytes({"a": pa.array([bytes.fromhex("f47ac10b58cc4372a5670e02b2c3d479")] * 3, pa.uuid())}), {"a": {"UUID"}}),
     "full-width digits": ("x.csv", lambda: "a\n\uff15\uff13\uff16-\uff19\uff10-\uff14\uff13\uff19\uff19\n".encode(), {"a": {"US_SSN"}}),
     "zero-width characters": ("x.csv", lambda: "a\n4111\u200b1111\u200b1111\u200b1111\n".encode(), {"a": {"CREDIT_CARD"}}),
     "texts in a dictionary": ("x.parquet", lambda: parquet_bytes({"a": pa.array([CANARY, None]).dictionary_encode()}), {"a": {"EMAIL_ADDRESS"}}),
@@ -211,6 +225,28 @@ def test_fractions_with_the_check_digit_of_a_card_are_no_cards(tmp_path: Path, s
     plan = plan_dataset(str(source), scanner)
     mask_dataset(str(source), str(masked), plan.rules(), KeyRing(), scanner)
     assert verify_masked(str(source), str(masked), plan.rules(), scanner).leaks == ()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_a_part_without_rows_is_masked_into_one_without_rows(
+    tmp_path: Path, scanner: Scanner, suffix: str
+) -> None:
+    source, masked = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    rows = {"a": [CANARY, None], "b": ["x", "y"]}
+    written: dict[str, Callable[[list[int]], bytes]] = {
+        "csv": lambda kept: b"a,b\n" + b"".join((C + b",x\n", b",y\n")[row] for row in kept),
+        "parquet": lambda kept: parquet_bytes(dict(pa.table(rows).take(kept).to_pydict()) if kept else {name: pa.array([], pa.string()) for name in rows}),
+        "jsonl": lambda kept: b"\n" + b"".join((b'{"a":"' + C + b'"}\n', b'{"b":"y"}\n')[row] for row in kept),
+    }  # fmt: skip
+    for number, kept in enumerate([[], [0, 1], []]):
+        (source / f"part-{number}.{suffix}").write_bytes(written[suffix](kept))
+
+    rules = plan_dataset(str(source), scanner).rules()
+    made = mask_dataset(str(source), str(masked), rules, KeyRing(), scanner)
+    verify_masked(str(source), str(masked), rules, scanner).check()
+    assert made.snapshot.rows == 2
+    assert len(made.snapshot.files) == 3
 
 
 def test_five_thousand_columns_are_scanned_and_masked(tmp_path: Path, scanner: Scanner) -> None:

@@ -1,15 +1,24 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa  # noqa: TID253
 import pytest
 
-from airflow_approvals.core.errors import ConfigurationError, DigestMismatchError, SourceEmptyError
-from airflow_approvals.pii.masking.operators import Pseudonym
+from airflow_approvals.core.errors import (
+    ConfigurationError,
+    DigestMismatchError,
+    InvalidRequestError,
+    SourceEmptyError,
+)
+from airflow_approvals.pii.cells import LONGEST_CELL
+from airflow_approvals.pii.masking.operators import Pseudonym, Replace
 from airflow_approvals.pii.masking.rules import Treatment
 from airflow_approvals.pii.plan import MaskingPlan, read_plan, write_plan
-from airflow_approvals.pii.planning import plan_masking
+from airflow_approvals.pii.planning import _sampled, plan_masking
 from airflow_approvals.pii.scanner import Scanner
 from tests.pii.customers import customers
 
@@ -63,6 +72,65 @@ def test_without_names_the_cells_alone_decide_for_what_patterns_know(scanner: Sc
     ]  # fmt: skip
 
 
+NAMED = {
+    "email_address": ("EMAIL_ADDRESS", [f"jo.{n}@example.com" for n in range(30)]),
+    "contact.emailAddress": ("EMAIL_ADDRESS", [f"jo.{n}@example.com" for n in range(30)]),
+    "phoneNumber": ("PHONE_NUMBER", [f"212 555 01{n}" for n in range(10, 40)]),
+    "firstName": ("PERSON", ["\u0645\u062d\u0645\u062f"] * 30),
+    "Full Name": ("PERSON", ["qwrtz xkcd"] * 30),
+}
+
+
+@pytest.mark.parametrize(("name", "wanted", "cells"), [(name, *case) for name, case in NAMED.items()])
+def test_a_name_that_leaves_no_doubt_decides_however_it_is_written(
+    scanner: Scanner, name: str, wanted: str, cells: list[str]
+) -> None:
+    (found,) = plan_masking(scanner, pa.table({name: cells}).to_batches()).columns
+    assert (found.treatment, found.entity_type) == (Treatment.CELL, wanted)
+
+
+def test_a_name_alone_does_not_make_persons_of_numbers_and_products(scanner: Scanner) -> None:
+    table = pa.table({"product_name": ["USB cable"] * 30, "customer_name": list(range(30))})
+    assert not [
+        one.entity_type for one in plan_masking(scanner, table.to_batches()).columns if one.entity_type
+    ]
+
+
+def test_numbers_in_leaves_are_masked_as_a_whole_and_times_are_left_alone(scanner: Scanner) -> None:
+    rows = [{"phone": 2125550100 + n, "seen": datetime(2020, 1, 1 + n, tzinfo=UTC)} for n in range(28)]
+    (found,) = plan_masking(scanner, pa.table({"x": rows}).to_batches()).columns
+    assert [(leaf.path, leaf.entity_type, bool(leaf.operator)) for leaf in found.leaves] == [
+        ("/phone", "PHONE_NUMBER", True),
+        ("/seen", "", False),
+    ]
+
+
+def test_texts_that_nothing_can_search_are_dropped_and_the_plan_says_why(scanner: Scanner) -> None:
+    table = pa.table({"x": ["a", "b" * (LONGEST_CELL + 1)], "y": [["c" * (LONGEST_CELL + 1)], []]})
+    for found in plan_masking(scanner, table.to_batches()).columns:
+        assert (found.treatment, found.because) == (
+            Treatment.DROP,
+            "texts of more than 1,000,000 characters, which nothing can search",
+        )
+
+
+def test_an_operator_for_a_type_that_nothing_is_found_as_is_refused(scanner: Scanner) -> None:
+    with pytest.raises(InvalidRequestError, match="operators: no recognizer finds EMIAL; expected some of"):
+        plan_masking(scanner, pa.table({"x": ["a"]}).to_batches(), operators={"EMIAL": Replace()})
+
+
+def test_a_sample_does_not_keep_the_batches_that_it_was_drawn_from() -> None:
+    before = pa.total_allocated_bytes()
+
+    def batches() -> Iterator[Any]:
+        for number in range(50):
+            yield pa.record_batch({"x": [f"{number} {'x' * 1000}"] * 1000})
+
+    table = _sampled(batches(), 100, 0)
+    assert len(set(table["x"].to_pylist())) > 30  # from all over
+    assert pa.total_allocated_bytes() - before < 5_000_000  # of 50 MB
+
+
 def test_a_plan_says_no_value_of_the_data(plan: MaskingPlan, tmp_path: Path) -> None:
     write_plan(plan, tmp_path / "plan.yaml")
     text = (tmp_path / "plan.yaml").read_text()
@@ -101,6 +169,13 @@ BROKEN = {
     "an unknown word": "columns: [{column: a, treatment: shred}]",
     "an unknown field": "columns: [{column: a, treatment: leave, colour: red}]",
     "a whole cell without an operator": "columns: [{column: a, treatment: cell}]",
+    "a key twice": "columns: [{column: a, treatment: cell, treatment: leave}]",
+    "nothing in it": "",
+    "every column dropped": "columns: [{column: a, treatment: drop}]",
+    "a leaf that is none": "columns: [{column: a, treatment: leaves, leaves: [{path: b/c}]}]",
+    "an operator of a leaf for nothing": """
+        columns: [{column: a, treatment: leaves, leaves: [{path: /b, operator: {op: redact}}]}]""",
+    "leaves of a text": "columns: [{column: a, treatment: text, leaves: [{path: /b}]}]",
     "an unknown operator": "columns: [{column: a, treatment: cell, entity_type: X, operator: {op: burn}}]",
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from airflow_approvals.core.errors import InvalidRequestError
+from airflow_approvals.pii.arrow_values import python_values
 from airflow_approvals.pii.masking.cells import keeps_type
 from airflow_approvals.pii.masking.rules import ColumnRule, MaskingRules, Treatment
 from airflow_approvals.pii.masking.tables import TableMasker
@@ -37,7 +38,9 @@ def mask_batch(masker: TableMasker, batch: Any) -> Any:
 
     schema = masked_schema(batch.schema, masker.rules)
     rules = masker.rules.by_column
-    made = masker.mask_columns({name: _Values(batch.column(name)) for name in batch.schema.names})
+    made = masker.mask_columns(
+        {name: _Values(batch.column(name), name, masker.rows) for name in batch.schema.names}
+    )
     arrays = [
         batch.column(field.name)
         if rules[field.name].treatment is Treatment.LEAVE
@@ -50,8 +53,10 @@ def mask_batch(masker: TableMasker, batch: Any) -> Any:
 class _Values(Sequence[Any]):
     """A column's Python values, made when somebody asks for them."""
 
-    def __init__(self, array: Any) -> None:
+    def __init__(self, array: Any, column: str, first_row: int) -> None:
         self._array = array
+        self._column = column
+        self._first_row = first_row
         self._values: list[Any] | None = None
 
     def __len__(self) -> int:
@@ -65,7 +70,7 @@ class _Values(Sequence[Any]):
 
     def _all(self) -> list[Any]:
         if self._values is None:
-            self._values = self._array.to_pylist()
+            self._values = python_values(self._array, self._column, first_row=self._first_row)
         return self._values
 
 

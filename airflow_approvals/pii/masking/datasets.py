@@ -166,7 +166,7 @@ def collect_values(
     for batch in reader.batches():
         if isinstance(batch, list):
             check_keys(batch, rules)
-        neutral.mask_columns(columns_of(batch, rules))
+        neutral.mask_columns(columns_of(batch, rules, first_row=neutral.rows))
         if pace is not None:
             pace.add(len(batch), resumed=isinstance(finder, RecordedFinder) and finder.is_resuming)
     return known

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,9 +36,17 @@ def parse_json(text: str, *, pairs: bool = False) -> Any:
     if not text.lstrip().startswith(("{", "[")):
         return None
     try:
-        return json.loads(text, object_pairs_hook=list if pairs else None)
+        return json.loads(text, object_pairs_hook=list if pairs else None, parse_float=_finite)
     except (ValueError, RecursionError):
         return None
+
+
+def _finite(digits: str) -> float:
+    """Refuse a number that Python takes for infinity: it could not be written back."""
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError
+    return number
 
 
 def write_json(value: Any, like: str) -> str:

@@ -15,6 +15,7 @@ from airflow_approvals.core.errors import (
     SourceUnreadableError,
 )
 from airflow_approvals.core.model import FileDigest
+from airflow_approvals.pii.arrow_values import python_values
 from airflow_approvals.pii.masking.rules import MaskingRules
 from airflow_approvals.staging.formats import Layout, find_layout, open_reader
 from airflow_approvals.staging.locations import Listing, Location, Part
@@ -54,20 +55,31 @@ class DatasetReader:
             yield from self.batches_of(part)
 
     def batches_of(self, part: Part) -> Iterator[Any]:
-        """Yield the batches of one part; raise `SourceChangedError` if it is not what it was before."""
+        """Yield the batches of one part, an empty one where it has a header and no rows.
+
+        Raise `SourceChangedError` if it is not what it was before.
+        """
         with self.location.open_part(part) as source:
             reader = open_reader(source, part, self.layout)
             rows = 0
             for batch in reader:
                 if self.layout.format == "jsonl":
-                    _check_texts(part, batch.to_pylist(), rows)
+                    _check_values(part, batch.to_pylist(), rows)
                 yield batch.to_pylist() if self.layout.format == "jsonl" else batch
                 rows += batch.num_rows
+            if not rows and reader.schema is not None:
+                yield _without_rows(reader.schema)
             found = FileDigest(name=part.name, sha256=reader.sha256, size=reader.size)
         if self._digests.setdefault(part.name, found) != found:
             raise SourceChangedError(
                 f"{part.name}: changed between two readings; stage it completely before it is masked"
             )
+
+
+def _without_rows(schema: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.RecordBatch.from_pylist([], schema=schema)
 
 
 @contextmanager
@@ -85,14 +97,18 @@ def about(reader: DatasetReader) -> Iterator[None]:
     raise renamed
 
 
-def columns_of(batch: Any, rules: MaskingRules | None) -> dict[str, list[Any]]:
-    """Return a batch as columns.
+def columns_of(
+    batch: Any, rules: MaskingRules | None, *, first_row: int | None = None
+) -> dict[str, list[Any]]:
+    """Return a batch as columns; `first_row` is its first row's number, for errors.
 
     Objects of JSON Lines may lack keys: with `rules`, there is a column for each of them, null where a key
     is missing; keys without a rule come behind them.
     """
     if not isinstance(batch, list):
-        return {name: batch.column(name).to_pylist() for name in batch.schema.names}
+        return {
+            name: python_values(batch.column(name), name, first_row=first_row) for name in batch.schema.names
+        }
     names = dict.fromkeys(rules.by_column if rules else ())
     for row in batch:
         names.update(dict.fromkeys(row))
@@ -116,21 +132,21 @@ def rows_of(columns: dict[str, Sequence[Any]], like: Rows) -> Rows:
     ]
 
 
-def _check_texts(part: Part, rows: Rows, first: int) -> None:
-    """Refuse half a character, which JSON can write and UTF-8 cannot: Arrow, models and outputs fail."""
-    if _is_encodable(rows):
+def _check_values(part: Part, rows: Rows, first: int) -> None:
+    """Refuse what can be read and not be written back: half a character, a number beyond all doubles."""
+    if _is_writable(rows):
         return
-    number, row = next((number, row) for number, row in enumerate(rows) if not _is_encodable(row))
-    columns = [key for key, value in row.items() if not _is_encodable(value)]
+    number, row = next((number, row) for number, row in enumerate(rows) if not _is_writable(row))
+    column = next(key for key, value in row.items() if not _is_writable(value))
     raise SourceUnreadableError(
-        f"{part.name}: row {first + number} (the first is 0), column {columns[0]!r} holds half a character "
-        "(a lone surrogate); expected whole ones; stage it without"
+        f"{part.name}: row {first + number} (the first is 0), column {column!r} holds half a "
+        "character (a lone surrogate) or a number beyond 1e308; expected neither; stage it without"
     )
 
 
-def _is_encodable(value: Any) -> bool:
+def _is_writable(value: Any) -> bool:
     try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
         return False
     return True

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 from airflow_approvals.core.canonical import digest_of
 from airflow_approvals.core.errors import InvalidRequestError, SchemaMismatchError
@@ -38,6 +39,12 @@ class LeafRule:
     entity_type: str = ""
     operator: Operator | None = None  # None: left alone
 
+    def __post_init__(self) -> None:
+        if self.path and not self.path.startswith("/"):
+            raise InvalidRequestError(f"leaf {self.path!r}: expected a JSON pointer, such as /contact/email")
+        if self.operator and not self.entity_type:
+            raise InvalidRequestError(f"leaf {self.path!r}: an operator needs the entity type that it masks")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnRule:
@@ -62,6 +69,8 @@ class ColumnRule:
             raise InvalidRequestError(
                 f"{name}: operator and becomes are for whole cells; {self.treatment} has by_entity"
             )
+        if self.leaves and self.treatment is not Treatment.LEAVES:
+            raise InvalidRequestError(f"{name}: {self.treatment} has no leaves; expected treatment: leaves")
         if self.becomes not in (None, "string"):
             raise InvalidRequestError(f"{name}: can become a string, not {self.becomes!r}")
         if not 0 <= self.least_score <= 1:
@@ -90,6 +99,8 @@ class MaskingRules:
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise InvalidRequestError(f"columns with more than one masking rule: {twice}; expected one each")
+        if all(rule.treatment is Treatment.DROP for rule in self.columns):
+            raise InvalidRequestError("every column is dropped; expected one at least that is kept")
         if self.subject_column is None:
             moved = [rule.column for rule in self.columns if any(map(needs_subject, rule.operators))]
             if moved:
@@ -99,9 +110,9 @@ class MaskingRules:
         elif self.subject_column not in names:
             raise InvalidRequestError(f"the subject column {self.subject_column!r} has no rule of its own")
 
-    @property
+    @cached_property
     def by_column(self) -> dict[str, ColumnRule]:
-        """The rules by column name."""
+        """The rules by column name; asked for with every cell of wide tables."""
         return {rule.column: rule for rule in self.columns}
 
     @property
@@ -117,6 +128,12 @@ class MaskingRules:
             found |= {rule.entity_type, *rule.by_entity, *(leaf.entity_type for leaf in rule.leaves)}
             found |= {op.prefix or "" for op in rule.operators if isinstance(op, Pseudonym)}
         return frozenset(found - {""})
+
+    @property
+    def entity_types_of_values(self) -> frozenset[str]:
+        """Every entity type that whole cells and leaves are masked as: texts may hold the same values."""
+        leaves = {leaf.entity_type for rule in self.columns for leaf in rule.leaves}
+        return frozenset({rule.entity_type for rule in self.columns} | leaves) - {""}
 
     @property
     def digest(self) -> str:
@@ -136,3 +153,12 @@ class MaskingRules:
                 f"columns without a masking rule: numbers {missing}; rules without a column: {unknown}; "
                 "expected one rule for every column; plan again, or stage what was planned"
             )
+
+
+def check_types(named: str, types: Iterable[str], known: frozenset[str]) -> None:
+    """Raise `InvalidRequestError` where an operator is for a type that nothing is ever found as."""
+    unknown = sorted(set(types) - known)
+    if unknown:
+        raise InvalidRequestError(
+            f"{named}: no recognizer finds {', '.join(unknown)}; expected some of {', '.join(sorted(known))}"
+        )

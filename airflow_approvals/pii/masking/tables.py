@@ -14,7 +14,7 @@ from airflow_approvals.pii.masking.keys import KeyRing
 from airflow_approvals.pii.masking.known_values import ValueIndex
 from airflow_approvals.pii.masking.leaves import Leaf
 from airflow_approvals.pii.masking.operators import own_shapes
-from airflow_approvals.pii.masking.rules import ColumnRule, MaskingRules, Treatment
+from airflow_approvals.pii.masking.rules import ColumnRule, MaskingRules, Treatment, check_types
 from airflow_approvals.pii.masking.texts import Finder, Known, OwnValues, TextMasker
 
 SHORTEST_OF_ROW = 3  # letters and digits: what a row's own columns say is looked for from here on
@@ -43,6 +43,9 @@ class TableMasker:
         shapes: re.Pattern[str] | None = None,
         typed: bool = True,
     ) -> None:
+        known_types = rules.entity_types_of_values | finder.entity_types
+        for rule in rules.columns:
+            check_types(f"column {rule.column!r}: by_entity", rule.by_entity, known_types)
         self.rules = rules
         self.rows = 0
         self._collect = collect

@@ -84,14 +84,17 @@ class TextMasker:
 
         A model reads a masked text differently, and may now see what it missed before.
         """
-        made, places = self._look(values, subjects, own, None)
+        rows = range(self._rows, self._rows + len(values))
+        self._rows = rows.stop
+        made, places = self._look(values, rows, subjects, own, None)
         changed = [row for row, value in enumerate(made) if value != values[row]]
         for _ in range(self._more_looks):
             if not changed:
                 break
             before = [made[row] for row in changed]
             earlier = [places[row] for row in changed]
-            after, now = self._look(before, [subjects[row] for row in changed], [{}] * len(changed), earlier)
+            numbers, whose = [rows[row] for row in changed], [subjects[row] for row in changed]
+            after, now = self._look(before, numbers, whose, [{}] * len(changed), earlier)
             for row, value, its in zip(changed, after, now, strict=True):
                 made[row], places[row] = value, its
             looked = zip(changed, before, after, strict=True)
@@ -101,19 +104,21 @@ class TextMasker:
     def _look(
         self,
         values: Sequence[Any],
+        rows: Sequence[int],
         subjects: Sequence[str],
         own: Sequence[OwnValues],
         earlier: Sequence[Places] | None,
     ) -> tuple[list[Any], list[Places]]:
         """Return the masked cells and what operators put where; `earlier` says so of the look before."""
         cells = [self._opened(value) for value in values]
-        found = self._find(cells)
+        found = self._find(cells, rows)
         made: list[Any] = []
         places: list[Places] = []
         for row, (value, opened) in enumerate(zip(values, cells, strict=True)):
             masking = _LeafMasking(
                 self,
                 found,
+                rows[row],
                 subjects[row],
                 own[row],
                 typed=self._typed and opened is value,
@@ -183,10 +188,10 @@ class TextMasker:
         return value
 
     def _find(
-        self, cells: Sequence[Any]
+        self, cells: Sequence[Any], rows: Sequence[int]
     ) -> Mapping[tuple[tuple[str, ...], Gate], Mapping[str, Sequence[Span]]]:
         wanted: dict[tuple[tuple[str, ...], Gate], dict[str, None]] = {}
-        row = self._rows
+        row = 0
 
         def note(leaf: Leaf) -> Any:
             text, gate = text_of(leaf.value)
@@ -195,7 +200,7 @@ class TextMasker:
                 wanted.setdefault((leaf.context, gate), {})[text] = None
             return leaf.value
 
-        for row, cell in enumerate(cells, start=self._rows):  # noqa: B007  # `note` reads it
+        for row, cell in zip(rows, cells, strict=True):  # noqa: B007  # `note` reads it
             rebuild(cell, note, (self._rule.column,))
         return {place: self._finder.find(texts, *place) for place, texts in wanted.items()}
 
@@ -241,6 +246,7 @@ class _LeafMasking:
         self,
         column: TextMasker,
         found: Mapping[tuple[tuple[str, ...], Gate], Mapping[str, Sequence[Span]]],
+        row: int,
         subject: str,
         own: OwnValues,
         *,
@@ -251,6 +257,7 @@ class _LeafMasking:
         self.places: Places = []
         self._column = column
         self._found = found
+        self._row = row
         self._subject = subject
         self._own = own
         self._typed = typed
@@ -262,8 +269,8 @@ class _LeafMasking:
         text, gate = text_of(leaf.value)
         if text is None and isinstance(leaf.value, bytes):
             raise SourceUnreadableError(
-                f"column {leaf.context[0]!r} holds bytes that are no text, in which nothing can be found; "
-                "let its masking rule drop it, leave it alone, or mask whole cells"
+                f"column {leaf.context[0]!r}, row {self._row} (the first is 0): holds bytes that are no "
+                "text, in which nothing is found; let its rule drop it, leave it alone, or mask whole cells"
             )
         if not text:
             return leaf.value

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from airflow_approvals.core.errors import InvalidRequestError
 from airflow_approvals.staging.copying import Write
 from airflow_approvals.staging.formats import Layout
 
@@ -100,6 +101,11 @@ class _Csv:
         import pyarrow as pa
         from pyarrow import csv
 
+        if batch.num_columns == 1 and batch.column(0).null_count:
+            raise InvalidRequestError(
+                f"column {batch.schema.names[0]!r} is all that is left, and CSV has no null in a single "
+                "column: its rows would be blank lines; keep a second column, or stage Parquet"
+            )
         if self._writer is None:
             file = (
                 self._sink if isinstance(self._sink, pa.NativeFile) else pa.PythonFile(self._sink, mode="w")
@@ -115,10 +121,13 @@ class _Csv:
 class _JsonLines:
     def __init__(self, sink: Any) -> None:
         self._sink = sink
+        self._is_empty = True
 
     def write(self, batch: Any) -> None:
+        self._is_empty = False
         lines = (json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in batch)
         self._sink.write("".join(f"{line}\n" for line in lines).encode())
 
     def close(self) -> None:
-        """There is nothing to finish."""
+        if self._is_empty:
+            self._sink.write(b"\n")  # a file without bytes is none
