@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_approvals.channels.text import counted
+from airflow_approvals.channels.text import counted, cut
 
 _COLUMNS = 2000
 _NAMED = 6
@@ -49,8 +49,19 @@ def pii_facts(pii: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     residual = _whole(pii.get("residual"))
     if "verified" in pii:
         left = "" if residual is None else f", {residual:,} left over"
-        facts.append(("Masking verified", ("yes" if pii["verified"] is True else "NO") + left))
+        verdict = ("yes" if pii["verified"] is True else "NO") + left
+        facts.append(("Masking verified", verdict + _left_alone(after)))
     return facts or [("PII", "a report without counts")]
+
+
+def _left_alone(after: Findings | None) -> str:
+    """Return which columns the plan leaves as they are, where findings stay in some."""
+    if after is None or not after.columns:
+        return ""
+    named = [cut(column, 60) for column, _ in after.columns[:_NAMED]]
+    if len(after.columns) > _NAMED:
+        named.append(f"{len(after.columns) - _NAMED} more")
+    return f"; found and not masked in {', '.join(named)}"
 
 
 def findings_of(report: object) -> Findings | None:

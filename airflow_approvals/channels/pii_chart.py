@@ -68,6 +68,12 @@ class PiiChart:
     broken: tuple[str, ...]  # promises of the masking that do not hold
 
     @property
+    def left_by_plan(self) -> tuple[str, ...]:
+        """Columns of a verified masking in which findings stay: its plan lets them."""
+        proven = self.verified and self.residual == 0
+        return tuple(each.name for each in self.columns if proven and each.after and each.after.cells)
+
+    @property
     def entities(self) -> tuple[str, ...]:
         """Entity types that were found anywhere, sorted."""
         return tuple(

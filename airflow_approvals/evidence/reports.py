@@ -18,6 +18,9 @@ class Pii:
     after: tuple[tuple[str, int], ...] | None
     verified: bool | None  # None: nothing was held against a source
     residual: int | None
+    left: tuple[
+        str, ...
+    ] = ()  # columns that a verified plan leaves alone, although something was found there
 
 
 def pii_of(report: object) -> Pii | None:
@@ -32,11 +35,13 @@ def pii_of(report: object) -> Pii | None:
         after = _counts(report.get("entities"))
     if before is None and after is None and not is_checked:
         return None
+    left = report.get("left_by_plan")
     return Pii(
         before=before,
         after=after,
         verified=report["verified"] if is_checked else None,
         residual=_whole(report.get("residual")),
+        left=tuple(each for each in left if isinstance(each, str)) if isinstance(left, list) else (),
     )
 
 

@@ -119,7 +119,10 @@ def _pii(pii: Pii | None) -> Iterator[str]:
     if pii.after is not None:
         yield f"After masking: {pii_cell(pii, after=True)} cells."
     if pii.verified is not None:
-        yield "Masking was verified." if pii.verified else "Masking was not verified: values were left."
+        alone = f" Its plan leaves alone what was found in {', '.join(pii.left)}." if pii.left else ""
+        yield (
+            f"Masking was verified.{alone}" if pii.verified else "Masking was not verified: values were left."
+        )
 
 
 def _answered(answer: Answer) -> str:

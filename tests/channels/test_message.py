@@ -157,6 +157,15 @@ def test_a_prompt_tells_everything_a_decision_needs() -> None:
     assert str(int(request.expires_at.timestamp())) in json.dumps(prompt)
 
 
+def test_a_prompt_names_the_columns_that_the_plan_leaves_alone() -> None:
+    request = a_request()
+    left = {**REPORT, "after": REPORT["before"]}
+    request = replace(request, evidence=replace(request.evidence, pii=left))
+    prompt = prompt_of(request, STANDING)
+    check_message(prompt)
+    assert "yes, 0 left over; found and not masked in mail" in text_of(prompt["blocks"])
+
+
 def test_a_button_carries_request_revision_and_content() -> None:
     request = a_request(revision=3)
     actions = next(block for block in prompt_of(request, STANDING)["blocks"] if block["type"] == "actions")

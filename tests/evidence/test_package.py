@@ -6,6 +6,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,21 @@ from airflow_approvals.evidence.cases import case_of
 from airflow_approvals.evidence.ledger_file import LedgerFile, Period
 from airflow_approvals.evidence.package import make_package, verify_package
 from airflow_approvals.evidence.receipts import Envelopes, Receipts
+from airflow_approvals.evidence.reports import pii_of
 from airflow_approvals.evidence.summary import SECTIONS
+from airflow_approvals.evidence.words import sentences
 from tests.evidence.conftest import NOON, Made, Office, package_of
+
+
+def test_what_a_verified_plan_leaves_alone_is_told(made: Made) -> None:
+    with LedgerFile(made.folder / "ledger.jsonl", made.package.period) as ledger:
+        request_id = next(ledger.request_ids())
+        case = case_of(request_id, ledger.entries_of(request_id))
+    found = {"columns": [{"column": "signed_up", "entities": [{"entity_type": "DATE_TIME", "cells": 5}]}]}
+    report = {"scanned": True, "verified": True, "residual": 0, "before": found, "after": found}
+    told = " ".join(sentences(replace(case, pii=pii_of({**report, "left_by_plan": ["signed_up"]}))))
+    assert "After masking: 5 (DATE_TIME 5) cells. Masking was verified. " in told
+    assert "Its plan leaves alone what was found in signed_up." in told
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

@@ -103,8 +103,15 @@ def test_what_was_not_scanned_has_no_chart(pii: dict[str, Any] | None) -> None:
     assert chart_of(pii) is None
 
 
+def left_by_the_plan(report: dict[str, Any]) -> None:
+    for column in report["before"]["columns"]:
+        if column["column"] in ("full_name", "phone"):
+            report["after"]["columns"] = [*report["after"]["columns"], column]
+
+
 WORDS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "verified": (lambda report: None, "Masking verified"),
+    "verified": (lambda report: None, "Nothing that was found is left."),
+    "left by the plan": (left_by_the_plan, "The plan leaves alone what was found in full_name and phone"),
     "not said": (lambda report: report.pop("verified"), "does not say that the masking"),
     "failed": (lambda report: report.update(verified=False), "Not verified"),
     "not scanned before": (lambda report: report.update(scanned=False), "does not say that the masking"),
