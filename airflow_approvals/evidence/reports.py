@@ -20,7 +20,7 @@ class Pii:
     residual: int | None
     left: tuple[
         str, ...
-    ] = ()  # columns that a verified plan leaves alone, although something was found there
+    ] = ()  # columns with findings that the plan leaves alone
 
 
 def pii_of(report: object) -> Pii | None:
