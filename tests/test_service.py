@@ -284,6 +284,16 @@ def test_a_policy_that_changed_after_the_approval_voids_it(world: World) -> None
     assert world.store.get_request(request.id).state is State.REVOKED
 
 
+def test_who_clears_a_task_that_waits_is_barred_from_approving_it(world: World) -> None:
+    waits = world.open(started(world))
+    cleared = world.open(started(world, try_number=2, cleared_by=("Alice",)))
+    assert world.store.get_request(waits.id).state is State.SUPERSEDED
+    assert cleared.requesters == ("alice", "engineer")
+    with pytest.raises(VoteRefusedError):
+        world.vote("alice", cleared)
+    assert world.open(started(world, try_number=3, cleared_by=("Alice",))).id == cleared.id
+
+
 def test_what_a_person_opened_is_no_way_around_the_policy_of_a_dag(world: World) -> None:
     """Opened by hand it stands under the open policy; the DAG that would use it stands under its own."""
     stricter = """  - name: this-dag

@@ -58,14 +58,13 @@ def requesters_of(origin: Origin) -> tuple[Person, ...]:
 
     A manual run is its triggering user's. Any other run (scheduled, asset-triggered, backfill, or a type that
     is not known here) is the DAG owners', and the triggering user's too; so is a manual run of which Airflow
-    cannot tell the user: TriggerDagRunOperator makes such runs before Airflow 3.3. Empty when unknown.
+    cannot tell the user: TriggerDagRunOperator makes such runs before Airflow 3.3. Whoever cleared tasks of
+    the run asks with those. Empty when unknown.
     """
-    names: list[str] = []
-    if _is_known(origin.triggering_user):
-        names.append(origin.triggering_user or "")
-    if origin.run_type != MANUAL or not names:
-        names.extend(owner for owner in origin.owners if _is_known(owner))
-    return tuple(sorted({person_named(name) for name in names}))
+    names = [origin.triggering_user, *origin.cleared_by]
+    if origin.run_type != MANUAL or not is_starter_known(origin):
+        names.extend(origin.owners)
+    return tuple(sorted({person_named(name) for name in names if name is not None and _is_known(name)}))
 
 
 def is_starter_known(origin: Origin) -> bool:

@@ -122,6 +122,7 @@ class Origin:
     state: str  # of the task instance, when it was read
     triggering_user: str | None = None
     owners: tuple[str, ...] = ()
+    cleared_by: tuple[str, ...] = ()  # whoever had tasks of this run done again
 
 
 @dataclass(frozen=True, kw_only=True)

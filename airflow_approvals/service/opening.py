@@ -139,7 +139,9 @@ class OpeningCases(StandingCases):
         same_try = bool(prior.origin and draft.origin and prior.origin.ti_id == draft.origin.ti_id)
         match prior.state:
             case State.PENDING:
-                if same and now < prior.expires_at:
+                # Who asks now, having cleared the task, must not be free to approve what others asked for.
+                all_barred = set(draft.requesters) <= set(prior.requesters)
+                if same and all_barred and now < prior.expires_at:
                     return prior
                 self._close(tx, prior, State.SUPERSEDED, f"superseded by {draft.id}", actor=actor, now=now)
             case State.APPROVED:

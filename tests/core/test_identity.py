@@ -50,7 +50,13 @@ visible_names = st.text(min_size=1, max_size=40).filter(
 )
 
 
-def origin(run_type: str, *, triggering_user: str | None = None, owners: tuple[str, ...] = ()) -> Origin:
+def origin(
+    run_type: str,
+    *,
+    triggering_user: str | None = None,
+    owners: tuple[str, ...] = (),
+    cleared_by: tuple[str, ...] = (),
+) -> Origin:
     return Origin(
         ti_id="1",
         dag_id="d",
@@ -62,6 +68,7 @@ def origin(run_type: str, *, triggering_user: str | None = None, owners: tuple[s
         state="running",
         triggering_user=triggering_user,
         owners=owners,
+        cleared_by=cleared_by,
     )
 
 
@@ -126,3 +133,11 @@ def test_a_manual_run_of_an_unknown_user_bars_the_owners(user: str | None) -> No
     assert requesters_of(origin("manual", triggering_user=user, owners=("bob",))) == ("bob",)
     assert requesters_of(origin("manual", triggering_user=user)) == ()
     assert requesters_of(origin("scheduled", triggering_user=user)) == ()
+
+
+@pytest.mark.parametrize("run_type", ["manual", "scheduled"])
+def test_whoever_has_a_run_done_again_asks_with_those_who_started_it(run_type: str) -> None:
+    run = origin(run_type, triggering_user="engineer", cleared_by=("Alice", "unknown"))
+    assert requesters_of(run) == ("alice", "engineer")
+    unknown = origin("manual", owners=("bob",), cleared_by=("alice",))
+    assert requesters_of(unknown) == ("alice", "bob")

@@ -82,7 +82,7 @@ def test_the_runs_of_a_backfill_ask_one_by_one_and_bar_the_owner(cluster: Cluste
     assert "2026-01-02" not in cluster.rows()
 
 
-def test_a_cleared_task_asks_anew(cluster: Cluster) -> None:
+def test_a_cleared_task_asks_anew_and_bars_who_cleared_it(cluster: Cluster) -> None:
     cluster.api(
         "POST",
         "/dags/stock/clearTaskInstances",
@@ -96,3 +96,5 @@ def test_a_cleared_task_asks_anew(cluster: Cluster) -> None:
     ).raise_for_status()
     cluster.until("stock has asked anew", lambda: len(cluster.site.requests_of("stock")) == 2)
     assert cluster.rows().count("stock") == 1
+    (again,) = [each for each in cluster.site.requests_of("stock") if each.state is State.PENDING]
+    assert again.requesters == ("admin", "engineer")  # who cleared it, and who started the run

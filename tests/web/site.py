@@ -57,9 +57,14 @@ AIRFLOW_TABLES = (
     "CREATE TABLE task_instance (id VARCHAR(36) PRIMARY KEY, dag_id VARCHAR(250), run_id VARCHAR(250), "
     "task_id VARCHAR(250), map_index INTEGER, try_number INTEGER, state VARCHAR(20))",
     "CREATE TABLE dag_run (dag_id VARCHAR(250), run_id VARCHAR(250), run_type VARCHAR(50), "
-    "triggering_user_name VARCHAR(512))",
+    "triggering_user_name VARCHAR(512), run_after TIMESTAMP)",
+    "CREATE TABLE log (id INTEGER PRIMARY KEY, dttm TIMESTAMP, dag_id VARCHAR(250), run_id VARCHAR(250), "
+    "event VARCHAR(60), owner VARCHAR(500), extra TEXT)",
     "CREATE TABLE dag (dag_id VARCHAR(250) PRIMARY KEY, owners VARCHAR(2000))",
 )
+
+
+_NEW_RUN = "INSERT INTO dag_run VALUES (:dag, :run, 'manual', :user, '2026-01-01 00:00:00')"
 
 
 class LoginsByName:
@@ -161,7 +166,7 @@ class Site:
             )
             known = {"dag": dag_id, "run": run_id, "user": triggered_by, "owners": owners}
             if not connection.scalar(text("SELECT 1 FROM dag_run WHERE dag_id=:dag AND run_id=:run"), known):
-                connection.execute(text("INSERT INTO dag_run VALUES (:dag, :run, 'manual', :user)"), known)
+                connection.execute(text(_NEW_RUN), known)
             if not connection.scalar(text("SELECT 1 FROM dag WHERE dag_id=:dag"), known):
                 connection.execute(text("INSERT INTO dag VALUES (:dag, :owners)"), known)
         return ti_id
