@@ -29,6 +29,7 @@ from uuid import UUID
 from airflow_approvals.core.errors import CellTooLongError, SchemaMismatchError
 from airflow_approvals.pii.arrow_values import python_values
 
+MOST_CELLS = 250_000  # at a time: as Python values they take a hundred bytes each, and more
 LONGEST_CELL = 1_000_000  # characters; spaCy refuses more (E088), because memory grows with them
 
 

@@ -9,7 +9,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_approvals.pii.analyzer import load_analyzer
-from airflow_approvals.pii.cells import ColumnTexts, Gate, TextGroup, check_length, texts_of_batch
+from airflow_approvals.pii.cells import (
+    MOST_CELLS,
+    ColumnTexts,
+    Gate,
+    TextGroup,
+    check_length,
+    texts_of_batch,
+)
 from airflow_approvals.pii.config import ScanConfig
 from airflow_approvals.pii.disguises import found_beneath, undisguised
 from airflow_approvals.pii.engine import PresidioEngine, Spans, TextEngine
@@ -201,8 +208,9 @@ class Scanner:
         self._checks_left -= wanted
 
 
-def _sliced(batches: Iterable[Any], rows: int) -> Iterator[Any]:
+def _sliced(batches: Iterable[Any], most_rows: int) -> Iterator[Any]:
     for batch in batches:
+        rows = max(1, min(most_rows, MOST_CELLS // max(1, batch.num_columns)))
         for first in range(0, batch.num_rows, rows):
             yield batch.slice(first, rows)
 

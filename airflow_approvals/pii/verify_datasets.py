@@ -63,7 +63,9 @@ def verify_located(
     pace: Pace | None = None,
 ) -> VerifyReport:
     """Return the same of two datasets wherever they are: the masked one may not have appeared yet."""
-    source, masked = (DatasetReader(place, format) for place in (source_location, masked_location))
+    source, masked = (
+        DatasetReader(place, format, rules=rules) for place in (source_location, masked_location)
+    )
     before, after = (take_snapshot(reader.location, format=format) for reader in (source, masked))
     pair = _Pair(source=source, masked=masked, rows=before.rows, pace=pace or Pace(lambda _: None))
     if not isinstance(masked_location, LocalLocation):

@@ -31,10 +31,12 @@ from airflow_approvals.pii.config import ScanConfig
 from airflow_approvals.pii.masking.datasets import mask_dataset
 from airflow_approvals.pii.masking.keys import KeyRing
 from airflow_approvals.pii.masking.operators import Redact, Replace
+from airflow_approvals.pii.masking.reading import DatasetReader, columns_of
 from airflow_approvals.pii.masking.rules import ColumnRule, MaskingRules, Treatment
 from airflow_approvals.pii.scan_datasets import DatasetScan, plan_dataset, scan_dataset
 from airflow_approvals.pii.scanner import Scanner
 from airflow_approvals.pii.verify_datasets import verify_masked
+from airflow_approvals.staging.locations import locate
 from tests.pii.mask_samples import PatternFinder
 
 CANARY = "canary.7f3a@example.com"
@@ -247,6 +249,33 @@ def test_a_part_without_rows_is_masked_into_one_without_rows(
     verify_masked(str(source), str(masked), rules, scanner).check()
     assert made.snapshot.rows == 2
     assert len(made.snapshot.files) == 3
+
+
+WIDE: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "parquet": ("x.parquet", lambda: parquet_bytes({f"n{number}": [1] * 2_000 for number in range(1_000)})),
+    "sparse json lines": ("x.jsonl", lambda: b'{"n0": 1}\n' * 2_000 + b'{"n1": 1}\n' * 2_000),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "make"), WIDE.values(), ids=WIDE.keys())
+def test_rows_of_wide_tables_are_in_memory_a_few_at_a_time(
+    tmp_path: Path, name: str, make: Callable[[], bytes]
+) -> None:
+    (tmp_path / name).write_bytes(make())
+    names = [f"n{number}" for number in range(1_000)]
+    leave = (ColumnRule(column=name, treatment=Treatment.LEAVE, leave_entities=("*",)) for name in names)
+    rules = MaskingRules(columns=tuple(leave))
+    sizes = [
+        sum(map(len, columns_of(batch, rules).values()))
+        for batch in DatasetReader(locate(str(tmp_path / name)), rules=rules).batches()
+    ]
+    assert sum(sizes) == len(names) * (2_000 if name == "x.parquet" else 4_000)
+    assert max(sizes) <= 250_000
+
+    made = mask_dataset(str(tmp_path / name), str(tmp_path / f"y-{name}"), rules, KeyRing(), PatternFinder())
+    assert made.snapshot.rows == sum(sizes) / len(names)
+    if name == "x.parquet":
+        assert parquet.ParquetFile(tmp_path / f"y-{name}").num_row_groups <= 3
 
 
 def test_five_thousand_columns_are_scanned_and_masked(tmp_path: Path, scanner: Scanner) -> None:

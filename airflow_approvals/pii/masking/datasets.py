@@ -90,7 +90,7 @@ def mask_dataset(
     finished parts are kept, and what was found is not looked for again. Raises a `DatasetError` of the
     source's, `DestinationError` (it is as it was before), or `InvalidRequestError` where a rule does not fit.
     """
-    reader = DatasetReader(locate(source_uri, source_conn_id), format)
+    reader = DatasetReader(locate(source_uri, source_conn_id), format, rules=rules)
     TableMasker(rules, keys, finder)  # missing keys are found before the first row is read
     with (
         about(reader),

@@ -16,6 +16,7 @@ from airflow_approvals.core.errors import (
 )
 from airflow_approvals.core.model import FileDigest
 from airflow_approvals.pii.arrow_values import python_values
+from airflow_approvals.pii.cells import MOST_CELLS
 from airflow_approvals.pii.masking.rules import MaskingRules
 from airflow_approvals.staging.formats import Layout, find_layout, open_reader
 from airflow_approvals.staging.locations import Listing, Location, Part
@@ -28,9 +29,15 @@ class DatasetReader:
     """A dataset, or some of its parts, that is read several times, and must be the same bytes each time."""
 
     def __init__(
-        self, location: Location, format: str | None = None, *, only: Collection[str] | None = None
+        self,
+        location: Location,
+        format: str | None = None,
+        *,
+        only: Collection[str] | None = None,
+        rules: MaskingRules | None = None,
     ) -> None:
         self.location = location
+        self._names = set(rules.by_column) if rules else set()  # every row is made as wide as the rules
         listing = location.list_parts()
         parts = tuple(part for part in listing.parts if only is None or part.name in only)
         if not parts:
@@ -65,7 +72,7 @@ class DatasetReader:
             for batch in reader:
                 if self.layout.format == "jsonl":
                     _check_values(part, batch.to_pylist(), rows)
-                yield batch.to_pylist() if self.layout.format == "jsonl" else batch
+                yield from self._sliced(batch.to_pylist() if self.layout.format == "jsonl" else batch)
                 rows += batch.num_rows
             if not rows and reader.schema is not None:
                 yield _without_rows(reader.schema)
@@ -74,6 +81,16 @@ class DatasetReader:
             raise SourceChangedError(
                 f"{part.name}: changed between two readings; stage it completely before it is masked"
             )
+
+    def _sliced(self, batch: Any) -> Iterator[Any]:
+        """Yield a batch in pieces of so many rows that their cells fit into memory as Python values."""
+        if isinstance(batch, list):
+            self._names.update(*batch)
+            rows = max(1, MOST_CELLS // max(1, len(self._names)))
+            yield from (batch[first : first + rows] for first in range(0, len(batch), rows))
+            return
+        rows = max(1, MOST_CELLS // max(1, batch.num_columns))
+        yield from (batch.slice(first, rows) for first in range(0, batch.num_rows, rows))
 
 
 def _without_rows(schema: Any) -> Any:

@@ -15,6 +15,8 @@ from airflow_approvals.core.errors import InvalidRequestError
 from airflow_approvals.staging.copying import Write
 from airflow_approvals.staging.formats import Layout
 
+GROUP_BYTES = 8 * 1024 * 1024  # of masked rows, in memory
+
 
 class PartWriter(Protocol):
     """Takes the batches of one part."""
@@ -79,17 +81,31 @@ class _Parquet:
     def __init__(self, sink: Any) -> None:
         self._sink = sink
         self._writer: Any = None
+        self._waiting: list[Any] = []
+        self._bytes = 0
 
     def write(self, batch: Any) -> None:
         from pyarrow import parquet
 
         if self._writer is None:
             self._writer = parquet.ParquetWriter(self._sink, batch.schema, compression="zstd")
-        self._writer.write_batch(batch)
+        self._waiting.append(batch)
+        self._bytes += batch.nbytes
+        if self._bytes >= GROUP_BYTES:
+            self._write_group()
 
     def close(self) -> None:
         if self._writer is not None:
+            self._write_group()
             self._writer.close()
+
+    def _write_group(self) -> None:
+        """Write what waits as one row group: the footer tells of every column of every group."""
+        import pyarrow as pa
+
+        if self._waiting:
+            self._writer.write_table(pa.Table.from_batches(self._waiting))
+            self._waiting, self._bytes = [], 0
 
 
 class _Csv:
