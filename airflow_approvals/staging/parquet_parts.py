@@ -129,7 +129,7 @@ def _rows_per_batch(metadata: Any) -> int:
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     widest = max((group.total_byte_size / group.num_rows for group in groups if group.num_rows), default=1)
     # Of values that repeat, a file tells each only once: their bytes there do not say what they take here.
-    by_columns = BATCH_CELLS // max(metadata.num_columns, 1)
+    by_columns = BATCH_CELLS // max(int(metadata.num_columns), 1)
     return max(1, min(BATCH_ROWS, by_columns, int(BATCH_BYTES / max(widest, 1))))
 
 
