@@ -143,6 +143,8 @@ class Receipts:
                 entry=self._ledger.body_at(*case.decision_place),
                 inclusion=inclusion_proof(case.decision_index, self._report.entries, self._tree.read),
                 line=self._envelopes.find(case.decision_index),
+                requesters=case.requesters,
+                votes=tuple((each.voter, each.verdict, each.channel) for each in case.answers),
             )
         )
         if len(self._gathered) < self._batch:
@@ -178,6 +180,8 @@ class Due:
     entry: bytes
     inclusion: tuple[bytes, ...]
     line: bytes
+    requesters: tuple[str, ...]
+    votes: tuple[tuple[str, str, str], ...]  # voter, verdict and channel, in order
 
 
 def bundles_of(due: list[Due], checkpoint: str, keys: list[dict[str, Any]]) -> list[bytes]:
@@ -197,6 +201,13 @@ def _bundle(due: Due, checkpoint: str, keys: PublicKeys) -> bytes:
     if (receipt.request_id, receipt.payload_sha256) != (due.request_id, due.receipt_sha256):
         raise ReceiptInvalidError(
             f"{_named(due)}: not the one that the ledger names there; make the package anew"
+        )
+    # The service signs what stands in the row of a request: a row that was changed by other hands shows here.
+    votes = tuple((vote.voter, vote.verdict.value, vote.channel.value) for vote in receipt.votes)
+    if (receipt.requesters, votes) != (due.requesters, due.votes):
+        raise ReceiptInvalidError(
+            f"{_named(due)}: its requesters or votes are not those of the ledger; keep the database as "
+            "it is, and ask who has changed the request in it"
         )
     bundle = make_bundle(
         envelope, index=due.index, entry=due.entry, inclusion=due.inclusion, checkpoint=checkpoint

@@ -17,6 +17,7 @@ from airflow_approvals.cli.exits import Exit
 from airflow_approvals.cli.main import main
 from airflow_approvals.core.errors import InvalidRequestError, ReceiptInvalidError, VerificationError
 from airflow_approvals.core.export import verify_export
+from airflow_approvals.core.model import ApprovalRequest, Person, State
 from airflow_approvals.core.receipt import verify_bundle
 from airflow_approvals.core.signature import by_keyid
 from airflow_approvals.evidence.cases import case_of
@@ -26,7 +27,9 @@ from airflow_approvals.evidence.receipts import Envelopes, Receipts
 from airflow_approvals.evidence.reports import pii_of
 from airflow_approvals.evidence.summary import SECTIONS
 from airflow_approvals.evidence.words import sentences
-from tests.evidence.conftest import NOON, Made, Office, package_of
+from airflow_approvals.store.schema import create_tables
+from airflow_approvals.store.sql import create_store
+from tests.evidence.conftest import NOON, Made, Office, an_export, package_of
 
 
 def test_what_a_verified_plan_leaves_alone_is_told(made: Made) -> None:
@@ -315,6 +318,35 @@ def test_a_package_by_another_key_is_refused_when_the_key_is_known(made: Made, t
     other = load_signer("", home=tmp_path).public_key
     with pytest.raises(VerificationError):
         verify_package(made.folder, by_keyid([other]))
+
+
+FAKED_ROWS: dict[str, Callable[[ApprovalRequest], ApprovalRequest]] = {
+    "a vote that nobody cast": lambda request: replace(
+        request, votes=(replace(request.votes[0], voter=Person("carol"), groups=("security",)),)
+    ),
+    "somebody who asked is left out": lambda request: replace(request, requesters=()),
+}
+
+
+@pytest.mark.parametrize("fake", FAKED_ROWS.values(), ids=FAKED_ROWS.keys())
+def test_what_was_put_into_a_request_in_the_database_is_found_in_its_receipt(
+    tmp_path: Path, fake: Callable[[ApprovalRequest], ApprovalRequest]
+) -> None:
+    """The service signs what the row says; the ledger was told something else."""
+    store = create_store(f"sqlite:///{tmp_path / 'airflow.db'}")
+    create_tables(store.engine)
+    office = Office(store, tmp_path)
+    _, asked = office.ask(an_export("big", rows=5000))
+    voted = office.vote("bob", asked)
+    with store.begin() as tx:
+        tx.update_request(fake(voted))
+    approved = office.vote("alice", asked)
+    approved = approved if approved.state is State.APPROVED else office.vote("carol", asked)
+    assert approved.state is State.APPROVED
+    period = Period(since=NOON - timedelta(days=1), until=NOON + timedelta(days=1))
+    with pytest.raises(ReceiptInvalidError, match=f"{approved.id}.*not those of the ledger"):
+        package_of(office, tmp_path / "package", period)
+    store.close()
 
 
 def test_an_empty_period_is_refused_and_a_quiet_one_says_that_nothing_happened(
