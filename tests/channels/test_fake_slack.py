@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -10,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 
 from tests.fake_slack.people import FakeSlack
 from tests.fake_slack.server import create_fake_app
-from tests.fake_slack.workspace import RESPONSE_SECONDS, TOKEN, TRIGGER_SECONDS, Json
+from tests.fake_slack.workspace import RESPONSE_SECONDS, TOKEN, Json
 from tests.web.site import free_port, serving
 
 ANSWER: Json = {"text": "not yours", "response_type": "ephemeral", "replace_original": False}
@@ -31,7 +32,7 @@ def slack() -> Iterator[FakeSlack]:
 
 
 def answers(slack: FakeSlack, url: str, *bodies: Json) -> list[tuple[int, str]]:
-    got = [httpx.post(url, json=body) for body in bodies]
+    got = [httpx.post(url, json=body, timeout=60) for body in bodies]
     return [(each.status_code, each.text) for each in got]
 
 
@@ -43,7 +44,7 @@ def test_a_click_is_answered_five_times_and_no_more(slack: FakeSlack) -> None:
 
 def test_a_click_is_answered_within_half_an_hour_and_no_later(slack: FakeSlack) -> None:
     url = slack.response_url("U1", "C0DATA")
-    slack.late = RESPONSE_SECONDS - 1
+    slack.late = RESPONSE_SECONDS - 60
     assert answers(slack, url, ANSWER) == [(200, "ok")]
     slack.late = RESPONSE_SECONDS + 1
     assert answers(slack, url, ANSWER) == [(404, "expired_url")]
@@ -74,14 +75,32 @@ def opened(slack: FakeSlack, trigger_id: str) -> str:
 
 
 def test_a_trigger_opens_one_window_within_three_seconds(slack: FakeSlack) -> None:
+    assert slack.trigger_seconds == 3
+    slack.trigger_seconds = 60  # the test may take long
     first, second = slack.trigger("U1"), slack.trigger("U1")
     assert [opened(slack, each) for each in (first, first, "guessed")] == [
         "ok",
         "exchanged_trigger_id",
         "invalid_trigger_id",
     ]
-    slack.late = TRIGGER_SECONDS + 0.1
+    slack.late = 60.1
     assert opened(slack, second) == "expired_trigger_id"
+
+
+def test_what_is_not_acknowledged_in_time_is_dropped(slack: FakeSlack) -> None:
+    assert slack.ack_seconds == 3
+    app = FastAPI()
+
+    @app.post("/interactive")
+    def _interactive() -> Response:
+        time.sleep(0.4)
+        return Response()
+
+    port = free_port()
+    slack.request_url, slack.ack_seconds = f"http://127.0.0.1:{port}/interactive", 0.2
+    with serving(app, port):
+        assert slack.deliver({"type": "view_closed"}).status_code == 200
+    assert slack.dropped == ["view_closed"]
 
 
 RECEIVERS: dict[str, tuple[Callable[[int], Response], list[str | None], bool]] = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from airflow_approvals.core.model import ApprovalRequest, Channel, State, Verdict
-from tests.channels.real import ALICE, BOB, ENGINEER, RealSite, eventually
+from tests.channels.real import ALICE, BOB, ENGINEER, LOADED, RealSite, eventually
 from tests.databases import empty_database
 from tests.fake_slack.people import FakeSlack, action_of, down
 from tests.fake_slack.server import create_fake_app
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.airflow
 
 OUTAGE = float(os.environ.get("APPROVALS_OUTAGE_SECONDS", "2"))
 """For how long Slack is away; 300 is worth a run by hand, and takes ten minutes for each way and database."""
-PATIENCE = 40 + OUTAGE  # until it has been told everything
+PATIENCE = LOADED + OUTAGE  # until it has been told everything
 
 APPROVE, DENY, ASK = (f"approvals.{wish}" for wish in ("approve", "deny", "ask"))
 
@@ -43,7 +43,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 def shared(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealSite]:
     """One API server and one listener for all tests on a database; Slack decides which of them it tells."""
     port = free_port()
-    slack = FakeSlack(address=f"http://127.0.0.1:{port}")
+    slack = FakeSlack(address=f"http://127.0.0.1:{port}", ack_seconds=LOADED, trigger_seconds=LOADED)
     for account in (ALICE, BOB, ENGINEER):
         slack.add_user(account, account.lower())
     home = tmp_path_factory.mktemp("airflow")
@@ -82,11 +82,11 @@ def test_a_click_publishes_the_export_that_waits_for_it(site: RealSite, tmp_path
     target.parent.mkdir()
     staged.write_text("id,city\n1,Graz\n2,Linz\n")
     task = site.dag_test(staged, target)
-    request = eventually(site.request_of_dag, seconds=90)
+    request = eventually(site.request_of_dag, seconds=240)
     message = site.prompt(request)
     assert not target.exists()
     site.slack.click(ALICE, message, APPROVE)
-    assert task.wait(timeout=90) == 0
+    assert task.wait(timeout=240) == 0
     assert target.read_bytes() == staged.read_bytes()
     assert votes_of(site.fresh(request)) == [("alice", Channel.SLACK)]
     eventually(lambda: is_frozen(message, "completed: approved by alice"))
@@ -142,9 +142,10 @@ def test_requesters_cannot_approve_their_own_request(site: RealSite) -> None:
 
 
 def test_a_request_that_nobody_answers_expires_in_slack_too(site: RealSite) -> None:
-    request = site.open("short/")
+    request = site.open()
     message = site.prompt(request)
     old = action_of(message.blocks, APPROVE)
+    site.let_expire(request)
     site.becomes(request, State.EXPIRED)
     eventually(lambda: is_frozen(message, "expired"))
     site.slack.click(ALICE, message, APPROVE, action=old)

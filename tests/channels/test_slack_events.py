@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from airflow_approvals.core.model import State
-from tests.channels.site import ALICE, BOB, SlackSite, eventually
+from tests.channels.site import ALICE, BOB, LOADED, SlackSite, eventually
 from tests.fake_slack.workspace import APP, TEAM
 
 pytestmark = pytest.mark.parametrize("transport", ["http"], indirect=True)
@@ -22,7 +22,7 @@ def send(site: SlackSite, event: Any, **headers: str) -> httpx.Response:
     """Send an event, signed as Slack does unless `headers` say otherwise."""
     body = event if isinstance(event, bytes) else json.dumps(event).encode()
     signed = {**site.slack.sign(body), "Content-Type": "application/json", **headers}
-    return httpx.post(site.slack.events_url, content=body, headers=signed, timeout=10)
+    return httpx.post(site.slack.events_url, content=body, headers=signed, timeout=LOADED)
 
 
 def opened(**changes: Any) -> dict[str, Any]:
@@ -48,7 +48,9 @@ def test_a_word_that_slack_did_not_sign_is_not_repeated(site: SlackSite) -> None
 def test_an_event_that_comes_again_with_the_same_signature_is_refused(site: SlackSite) -> None:
     body = json.dumps(opened()).encode()
     headers = {**site.slack.sign(body), "Content-Type": "application/json"}
-    answers = [httpx.post(site.slack.events_url, content=body, headers=headers) for _ in range(2)]
+    answers = [
+        httpx.post(site.slack.events_url, content=body, headers=headers, timeout=LOADED) for _ in range(2)
+    ]
     assert [answer.status_code for answer in answers] == [200, 401]
 
 

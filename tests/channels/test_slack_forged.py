@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from airflow_approvals.core.model import State
-from tests.channels.site import ALICE, CHANNEL, SlackSite
-from tests.channels.test_slack_flow import APPROVE, OVER_HTTP, becomes, state_of
+from tests.channels.site import ALICE, BOB, CHANNEL, LOADED, SlackSite
+from tests.channels.test_slack_flow import APPROVE, OVER_HTTP, becomes
 from tests.fake_slack.people import action_of
 from tests.fake_slack.workspace import APP, Message
 
@@ -36,7 +36,7 @@ FORGERIES: dict[str, Forgery] = {
     "another secret": lambda site, body: _signed_with(site, body, "guessed"),
     "another body": lambda site, _: site.slack.sign(b"payload={}"),
     "too old": lambda site, body: site.slack.sign(body, at=time.time() - 301),
-    "from the future": lambda site, body: site.slack.sign(body, at=time.time() + 330),
+    "from the future": lambda site, body: site.slack.sign(body, at=time.time() + 900),
     "timestamp of letters": lambda site, body: {**site.slack.sign(body), "X-Slack-Request-Timestamp": "abc"},
     "signature not ASCII": lambda site, body: {**site.slack.sign(body), "X-Slack-Signature": "v0=gr\u00fcn"},
 }
@@ -58,7 +58,7 @@ def a_body(message: Message, **changes: Any) -> bytes:
 
 def send(site: SlackSite, body: bytes, headers: dict[str, str]) -> httpx.Response:
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-    return httpx.post(site.slack.request_url, content=body, headers=raw)
+    return httpx.post(site.slack.request_url, content=body, headers=raw, timeout=LOADED)
 
 
 def test_forged_clicks_get_401_an_empty_body_are_counted_and_do_nothing(site: SlackSite) -> None:
@@ -70,8 +70,8 @@ def test_forged_clicks_get_401_an_empty_body_are_counted_and_do_nothing(site: Sl
     foreign = a_body(site.prompt(request), api_app_id="A0OTHER")
     assert send(site, foreign, site.slack.sign(foreign)).status_code == 401
     assert site.app.state.channels.refused == len(FORGERIES) + 1
-    time.sleep(0.2)
-    assert state_of(site, request) is State.PENDING
+    site.slack.click(BOB, site.prompt(request), APPROVE)  # by then, whatever they did would be done
+    assert [vote.voter for vote in becomes(site, request, State.APPROVED).votes] == ["bob"]
 
 
 def test_a_replayed_click_is_refused(site: SlackSite) -> None:

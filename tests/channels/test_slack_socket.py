@@ -12,7 +12,17 @@ import pytest
 from airflow_approvals.channels.connections import check_address
 from airflow_approvals.core.errors import ConfigurationError
 from airflow_approvals.core.model import State
-from tests.channels.site import ALICE, BOB, LINKED, SlackSite, a_listener, eventually, listening, running
+from tests.channels.site import (
+    ALICE,
+    BOB,
+    LINKED,
+    LOADED,
+    SlackSite,
+    a_listener,
+    eventually,
+    listening,
+    running,
+)
 from tests.fake_slack.people import down
 from tests.fake_slack.workspace import APP, TEAM
 
@@ -66,6 +76,17 @@ def test_two_listeners_side_by_side_do_everything_once(site: SlackSite) -> None:
             assert approved(site, f"feed{number}", BOB)
     casts = [entry for entry in site.ledger() if entry["kind"] == "vote.cast"]
     assert len(casts) == 4
+
+
+def test_a_click_is_acknowledged_before_anything_is_done(site: SlackSite) -> None:
+    message = site.prompt(site.open())
+    site.slack.held = frozenset({"views.open"})
+    try:
+        assert site.slack.click(ALICE, message, "approvals.details").status_code == 200
+        assert (site.slack.views, site.slack.given_up) == ([], 0)
+    finally:
+        site.slack.held = frozenset()
+    eventually(lambda: site.slack.views)
 
 
 def a_click(site: SlackSite) -> dict[str, object]:
@@ -130,12 +151,14 @@ def test_a_token_that_slack_does_not_take_ends_the_listener_with_a_reason(
 
 
 def test_a_listener_that_is_stopped_while_slack_is_away_ends(site: SlackSite) -> None:
+    before = site.slack.turned_away
+
     async def listen_and_stop() -> None:
         stopped = asyncio.Event()
         task = asyncio.create_task(a_listener(site).listen(stopped))
-        await asyncio.sleep(0.5)
+        await asyncio.to_thread(eventually, lambda: site.slack.turned_away > before)
         stopped.set()
-        await asyncio.wait_for(task, timeout=10)
+        await asyncio.wait_for(task, timeout=LOADED)
 
     with down(site.slack):
         asyncio.run(listen_and_stop())

@@ -45,6 +45,7 @@ class FakeSlack(Workspace):
     is_socket: bool = False  # Socket Mode: nothing is sent over HTTP
     sockets: list[Socket] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)  # what was sent and not acknowledged in time
+    ack_seconds: float = ACK_SECONDS  # that is this
 
     def click(self, user_id: str, message: Message, action_id: str, **changes: Any) -> httpx.Response:
         """Press a button as it stands in the message now, or as `changes` have it."""
@@ -119,8 +120,8 @@ class FakeSlack(Workspace):
             return self._send_event(json.dumps(payload).encode())
         url, body = self.request_url, urlencode({"payload": json.dumps(payload)}).encode()
         headers = self.sign(body)
-        answers = [httpx.post(url, content=body, headers=headers, timeout=10) for _ in range(times)]
-        if any(answer.elapsed.total_seconds() > ACK_SECONDS for answer in answers):
+        answers = [httpx.post(url, content=body, headers=headers, timeout=self._long) for _ in range(times)]
+        if any(answer.elapsed.total_seconds() > self.ack_seconds for answer in answers):
             self.dropped.append(str(payload.get("type")))
         return answers[-1]
 
@@ -132,14 +133,19 @@ class FakeSlack(Workspace):
         again: dict[str, str] = {}
         for attempt in range(1, RETRIES + 2):
             headers = {**self.sign(body), "Content-Type": "application/json", **again}
-            answer = httpx.post(self.events_url, content=body, headers=headers, timeout=10)
-            is_late = answer.elapsed.total_seconds() > ACK_SECONDS
+            answer = httpx.post(self.events_url, content=body, headers=headers, timeout=self._long)
+            is_late = answer.elapsed.total_seconds() > self.ack_seconds
             if (answer.is_success and not is_late) or answer.headers.get("x-slack-no-retry") == "1":
                 return answer
             reason = "http_timeout" if is_late else "http_error"
             again = {"X-Slack-Retry-Num": str(attempt), "X-Slack-Retry-Reason": reason}
         self.dropped.append("event_callback")
         return answer
+
+    @property
+    def _long(self) -> float:
+        """Seconds until an answer is not waited for any more, though it is late by then."""
+        return self.ack_seconds + 10
 
     @property
     def events_url(self) -> str:
@@ -184,7 +190,7 @@ class FakeSlack(Workspace):
         for _ in range(times):
             socket.put(envelope)
         try:
-            acknowledged.result(timeout=ACK_SECONDS)
+            acknowledged.result(timeout=self.ack_seconds)
         except TimeoutError:
             self.dropped.append(str(payload.get("type")))
             return httpx.Response(504)

@@ -32,8 +32,10 @@ def _add_web_api(app: FastAPI, slack: FakeSlack) -> None:
         while method in slack.held:
             await asyncio.sleep(0.02)
             if await request.is_disconnected():
+                slack.given_up += 1
                 return Response(status_code=499)  # nobody is there any more, and nothing is done
         if slack.is_down:
+            slack.turned_away += 1
             return Response(status_code=503)
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         is_json = request.headers.get("content-type", "").startswith("application/json")
@@ -61,19 +63,26 @@ def _add_sockets(app: FastAPI, slack: FakeSlack) -> None:
             await websocket.close(code=1008)
             return
         slack.tickets.remove(ticket)
-        await websocket.accept()
         socket = Socket(asyncio.get_running_loop(), asyncio.Queue())
-        slack.sockets.append(socket)
-        about = {"connection_info": {"app_id": APP}, "num_connections": len(slack.sockets)}
-        await websocket.send_json({"type": "hello", "debug_info": {"host": "fake"}, **about})
-        reading = asyncio.create_task(_read(websocket, socket))
-        sending = asyncio.create_task(_send(websocket, socket))
-        _, rest = await asyncio.wait({reading, sending}, return_when=asyncio.FIRST_COMPLETED)
-        slack.sockets.remove(socket)
-        for task in rest:
-            task.cancel()
+        slack.sockets.append(socket)  # before it is accepted: who is connected is told from then on
+        try:
+            await _converse(websocket, socket, len(slack.sockets))
+        finally:
+            slack.sockets.remove(socket)
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # it is closed already
             await websocket.close()
+
+
+async def _converse(websocket: WebSocket, socket: Socket, number: int) -> None:
+    """Say hello, then send and take until either side has enough."""
+    await websocket.accept()
+    about = {"connection_info": {"app_id": APP}, "num_connections": number}
+    await websocket.send_json({"type": "hello", "debug_info": {"host": "fake"}, **about})
+    reading = asyncio.create_task(_read(websocket, socket))
+    sending = asyncio.create_task(_send(websocket, socket))
+    _, rest = await asyncio.wait({reading, sending}, return_when=asyncio.FIRST_COMPLETED)
+    for task in rest:
+        task.cancel()
 
 
 async def _read(websocket: WebSocket, socket: Socket) -> None:

@@ -85,11 +85,14 @@ class Workspace:
     per_second: bool = False  # one new message a second and channel, else 429
     limited: int = 0  # how often 429 was answered
     is_down: bool = False
+    turned_away: int = 0  # how many calls came while it was down
     held: frozenset[str] = frozenset()  # methods that get no answer for now
+    given_up: int = 0  # how many callers did not wait for that
     problems: list[str] = field(default_factory=list)  # what Slack would have refused
     tickets: set[str] = field(default_factory=set)  # for one socket each
     address: str = ""  # of the server, without a path
     late: float = 0.0  # seconds by which its clock is ahead
+    trigger_seconds: float = TRIGGER_SECONDS  # for how long a trigger opens a window
     _responses: dict[str, Response] = field(default_factory=dict)
     _triggers: dict[str, tuple[str, float]] = field(default_factory=dict)
     _used_triggers: set[str] = field(default_factory=set)
@@ -119,11 +122,11 @@ class Workspace:
         return next(found, None)
 
     def trigger(self, user_id: str) -> str:
-        """Return a new trigger id: it opens one window within three seconds."""
+        """Return a new trigger id: it opens one window, within three seconds."""
         with self._lock:
             self._count += 1
             trigger_id = f"{self._count}.trigger"
-            self._triggers[trigger_id] = (user_id, self._now() + TRIGGER_SECONDS)
+            self._triggers[trigger_id] = (user_id, self._now() + self.trigger_seconds)
             return trigger_id
 
     def response_url(self, user_id: str, channel: str) -> str:
