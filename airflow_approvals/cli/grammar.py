@@ -298,13 +298,19 @@ COMMANDS: tuple[Command | Group, ...] = (
     ),
     Group(
         name="ledger",
-        help="Export the ledger, and verify it",
+        help="Export the ledger and its keys, and verify it",
         commands=(
             Command(
                 name="export",
                 help="Write the whole ledger to a file that stands on its own",
                 function="airflow_approvals.cli.ledgers:export",
                 options=(Option(("file",), "where to write it; - for standard output"), *_SERVER),
+            ),
+            Command(
+                name="keys",
+                help="Tell the public keys of receipts and ledger, and write them to a file for --key",
+                function="airflow_approvals.cli.ledgers:keys",
+                options=(Option(("file",), "where to write them", {"nargs": "?"}), *_SERVER),
             ),
             Command(
                 name="verify",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from argparse import Namespace
@@ -38,14 +39,37 @@ def export(args: Namespace) -> int:
         draft.replace(args.file)  # half an export must not look like a whole one
     finally:
         draft.unlink(missing_ok=True)
-    print_line(
-        f"{args.file}: {size:,} bytes; verify it with: airflow-approvals verify {args.file} --key FILE"
-    )
+    if args.output == "json":
+        print_json({"file": args.file, "bytes": size})
+    else:
+        print_line(
+            f"{args.file}: {size:,} bytes; verify it with: airflow-approvals verify {args.file} --key FILE"
+        )
+    return Exit.OK
+
+
+def keys(args: Namespace) -> int:
+    """Tell the public keys that have signed, and write them to a file that `--key` takes."""
+    from airflow_approvals.cli.session import connect
+
+    with connect(args) as client:
+        found = client.keys()
+    if args.file:
+        Path(args.file).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if args.output == "json":
+        print_json(found)
+        return Exit.OK
+    for key in found["keys"]:
+        print_line(f"{key['keyid']}  {key['keytype']}")
+    told = f"{args.file}: written; " if args.file else ""
+    print_line(f"{told}keep them where whoever runs the server cannot change them, and give them as --key")
     return Exit.OK
 
 
 def verify(args: Namespace) -> int:
     """Verify an export, or fetch one from the server and verify that."""
+    from airflow_approvals.cli.session import server_url
+
     keys = load_keys([Path(key) for key in args.key])
     checkpoints = [Path(note) for note in args.checkpoint]
     if args.file:
@@ -54,8 +78,10 @@ def verify(args: Namespace) -> int:
     with tempfile.NamedTemporaryFile(prefix="ledger-", suffix=".jsonl") as stream:
         fetch(args, stream)
         stream.flush()
-        path = Path(stream.name)
-        return _told(args, [verify_ledger_at(path, keys, checkpoints=checkpoints, witness=args.witness)])
+        verified = verify_ledger_at(
+            Path(stream.name), keys, checkpoints=checkpoints, witness=args.witness, name=server_url(args)
+        )
+    return _told(args, [verified])
 
 
 def verify_offline(args: Namespace) -> int:
@@ -111,7 +137,7 @@ def _as_json(one: VerifiedReceipt | VerifiedLedger | Package) -> dict[str, Any]:
         report = one.report
         return {
             "kind": "ledger",
-            "file": str(one.path),
+            "file": one.name,
             "origin": report.origin,
             "entries": report.entries,
             "root": report.root,
@@ -165,7 +191,7 @@ def _receipt_lines(one: VerifiedReceipt, now: datetime) -> Iterable[str]:
 
 def _ledger_lines(one: VerifiedLedger, now: datetime) -> Iterable[str]:
     report = one.report
-    yield f"{one.path}: the ledger holds"
+    yield f"{one.name}: the ledger holds"
     yield f"  origin      {report.origin}"
     yield f"  entries     {report.entries:,}, none changed, missing or moved"
     yield f"  root        {report.root}"

@@ -45,7 +45,7 @@ class VerifiedReceipt:
 class VerifiedLedger:
     """A ledger export that holds."""
 
-    path: Path
+    name: str  # its path, or the server that it comes from
     report: LedgerReport
 
 
@@ -74,7 +74,8 @@ def verify_receipt_at(path: Path, keys: PublicKeys | None, *, data: Sequence[Pat
     """Verify one receipt (DSSE envelope) or receipt bundle, and that each of `data` is what it approves."""
     if keys is None:
         raise ConfigurationError(
-            f"{path}: a receipt does not bring its own key; give the public key of the approvals service"
+            f"{path}: a receipt does not bring its own key; give the public key of the approvals service as "
+            "--key FILE: `airflow-approvals ledger keys FILE` writes it"
         )
     with _about(path):
         value = read_json(_read(path))
@@ -100,12 +101,14 @@ def verify_ledger_at(
     checkpoints: Sequence[Path] = (),
     known: Iterable[Checkpoint] = (),
     witness: str | None = None,
+    name: str = "",
 ) -> VerifiedLedger:
     """Verify one ledger export; `keys` None takes the keys inside it, and the report says so.
 
     `checkpoints` are files with a signed note each, `known` are verified ones. A `witness` must agree with
     all that it has kept; without `keys`, the keys of a folder are taken and none of the export's. A witness
-    can also be lines that were copied from Slack or lineage, or a file with them.
+    can also be lines that were copied from Slack or lineage, or a file with them. `name` is what people are
+    told in place of the path.
     """
     if witness is not None:
         from airflow_approvals.witness import open_witness, read_lines, read_witness
@@ -119,9 +122,9 @@ def verify_ledger_at(
     if checkpoints and keys is None:
         raise ConfigurationError(f"{path}: a checkpoint is verified with a public key; give that too")
     outside = [_checkpoint_at(each, keys or {}) for each in checkpoints]
-    with _about(path), path.open("rb", buffering=_BUFFER) as stream:
+    with _about(name or path), path.open("rb", buffering=_BUFFER) as stream:
         report = verify_export(stream, keys, known=[*known, *outside])
-    return VerifiedLedger(path=path, report=report)
+    return VerifiedLedger(name=name or str(path), report=report)
 
 
 def _lines_of(witness: str) -> str | None:
@@ -143,7 +146,8 @@ def load_keys(paths: Sequence[Path]) -> PublicKeys | None:
         return None
     found: list[PublicKey] = []
     for path in paths:
-        found.extend(public_keys_in(_read(path).decode("utf-8", "replace")).values())
+        with _about(path):
+            found.extend(public_keys_in(_read(path).decode("utf-8", "replace")).values())
     return by_keyid(found)
 
 
@@ -207,12 +211,14 @@ def _checkpoint_at(path: Path, keys: PublicKeys) -> Checkpoint:
 
 
 @contextmanager
-def _about(path: Path) -> Iterator[None]:
+def _about(path: Path | str) -> Iterator[None]:
     """Say in every error which file it is about."""
     try:
         yield
     except OSError as error:
         raise _unreadable(path, error) from error
+    except SourceMissingError:
+        raise  # names it by itself
     except ApprovalsError as error:
         error.add_note(str(path))
         raise
@@ -247,5 +253,10 @@ def _sha256_of(path: Path) -> str:
         raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: OSError) -> SourceMissingError:
+def _unreadable(path: Path | str, error: OSError) -> SourceMissingError:
+    if isinstance(error, IsADirectoryError):
+        return SourceMissingError(
+            f"{path}: a folder without {MANIFEST}; expected a receipt, a ledger export, or a folder that "
+            "`evidence` has made"
+        )
     return SourceMissingError(f"{path}: cannot be read ({error.strerror}); check the path")

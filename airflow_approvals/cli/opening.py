@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from argparse import Namespace
 from collections.abc import Sequence
@@ -47,7 +48,7 @@ def action_of(args: Namespace) -> Action:
     """Return the action that the options describe."""
     return Action(
         kind=args.kind,
-        source=args.source or (args.dataset[0] if args.dataset else None),
+        source=args.source or (uri_of(args.dataset[0]) if args.dataset else None),
         destination=args.destination,
         parameters=_parameters(args.parameter),
         justification=getattr(args, "justification", ""),
@@ -60,7 +61,12 @@ def evidence_of(args: Namespace) -> Evidence:
         return Evidence()
     from airflow_approvals.staging.snapshot import snapshot
 
-    return Evidence(datasets=tuple(snapshot(uri) for uri in args.dataset))
+    return Evidence(datasets=tuple(snapshot(uri_of(path)) for path in args.dataset))
+
+
+def uri_of(path: str) -> str:
+    """Return a URI as it is, a path on this machine as an absolute one."""
+    return path if "://" in path else os.path.abspath(path)  # noqa: PTH100  # '..' is taken out as well
 
 
 def _parameters(pairs: Sequence[str]) -> dict[str, Any] | None:

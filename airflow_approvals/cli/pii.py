@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from airflow_approvals.cli.exits import Exit
+from airflow_approvals.cli.opening import uri_of
 from airflow_approvals.cli.output import print_json, print_line, print_problem
 from airflow_approvals.cli.pii_showing import print_masked, print_plan, print_scan, print_verified
 from airflow_approvals.core.errors import InvalidRequestError
@@ -38,7 +38,8 @@ def scan(args: Namespace) -> int:
     from airflow_approvals.pii.sql_tables import staged
 
     _check_chart(args.chart)
-    with staged(_uri(args.path), args.conn_id, args.format) as source:
+    _check_folder("--report", args.report)
+    with staged(uri_of(args.path), args.conn_id, args.format) as source:
         found = _scanned(args, source)
     _write_report(args.report, to_json(found))
     if args.chart:
@@ -58,9 +59,10 @@ def plan(args: Namespace) -> int:
     from airflow_approvals.pii.plan import write_plan
     from airflow_approvals.pii.sql_tables import staged
 
+    _check_folder("--plan", args.plan)
     if args.plan and Path(args.plan).exists() and not args.overwrite:
         raise InvalidRequestError(f"{args.plan}: is there already; give another name, or --overwrite")
-    with staged(_uri(args.path), args.conn_id, args.format) as source:
+    with staged(uri_of(args.path), args.conn_id, args.format) as source:
         drawn = _planned(args, source, _scanner(args))
     if args.plan:
         write_plan(drawn, Path(args.plan))
@@ -80,8 +82,9 @@ def mask(args: Namespace) -> int:
     from airflow_approvals.pii.sql_tables import mask_staged, staged
 
     _check_chart(args.chart)
+    _check_folder("--report", args.report)
     keys, scanner = _keys(args), _scanner(args)
-    with staged(_uri(args.path), args.conn_id, args.format) as source:
+    with staged(uri_of(args.path), args.conn_id, args.format) as source:
         drawn = _read_plan(args) or _planned(args, source, scanner)
 
         def tell_what_is_left(verified: VerifyReport) -> None:
@@ -90,7 +93,7 @@ def mask(args: Namespace) -> int:
 
         made = mask_staged(
             source,
-            _uri(args.destination),
+            uri_of(args.destination),
             drawn.rules(),
             keys,
             scanner,
@@ -114,13 +117,14 @@ def verify(args: Namespace) -> int:
     from airflow_approvals.pii.sql_tables import staged
     from airflow_approvals.pii.verify_datasets import verify_masked
 
+    _check_folder("--report", args.report)
     drawn = _read_plan(args)
     if drawn is None:
         raise InvalidRequestError("--plan: expected the masking plan that the data was masked by")
     keys, scanner = _keys(args) if args.key_file else None, _scanner(args)
     with (
-        staged(_uri(args.source), args.conn_id, args.format) as source,
-        staged(_uri(args.masked), args.conn_id, args.format) as masked,
+        staged(uri_of(args.source), args.conn_id, args.format) as source,
+        staged(uri_of(args.masked), args.conn_id, args.format) as masked,
     ):
         report = verify_masked(
             source.uri,
@@ -245,17 +249,19 @@ def _keys(args: Namespace) -> KeyRing:
     return read_key_file(Path(args.key_file)) if args.key_file else KeyRing()
 
 
-def _uri(path: str) -> str:
-    """Return a URI as it is, a path on this machine as an absolute one."""
-    return path if "://" in path else os.path.abspath(path)  # noqa: PTH100  # '..' is taken out as well
-
-
 def _check_chart(path: str | None) -> None:
     """Refuse before the work is done, not after."""
     if path:
         from airflow_approvals.pii.chart import check_name
 
         check_name(Path(path))
+        _check_folder("--chart", path)
+
+
+def _check_folder(named: str, path: str | None) -> None:
+    """Refuse a file that cannot be written: masked data must not appear without its report."""
+    if path and not Path(path).absolute().parent.is_dir():
+        raise InvalidRequestError(f"{named} {path}: there is no such folder; make it, or name another")
 
 
 def _write_report(path: str | None, report: Any) -> None:

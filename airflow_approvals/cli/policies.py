@@ -21,26 +21,36 @@ from airflow_approvals.core.policy_explain import explain as explain_offline
 
 def check(args: Namespace) -> int:
     """Name every problem of a policy file with its line, or say that it is sound."""
-    policy_file = _read(args.file)
+    try:
+        policy_file = _read(args.file)
+        if args.channels:
+            _check_channels(policy_file, args.file)
+    except PolicyError as error:
+        if args.output != "json":
+            raise
+        print_json({"valid": False, "problems": str(error).splitlines()})
+        return Exit.ERROR
     notices = policy_file.notices()
-    if args.channels:
-        _check_channels(policy_file, args.file)
     if args.output == "json":
         names = [policy.name for policy in policy_file.policies]
         print_json({"valid": True, "digest": policy_file.digest, "policies": names, "notices": list(notices)})
         return Exit.OK
     for notice in notices:
         print_line(f"note: {notice}", style="yellow")
-    print_line(f"{args.file}: sound, {len(policy_file.policies)} policies, digest {policy_file.digest[:16]}")
+    count = len(policy_file.policies)
+    policies = "1 policy" if count == 1 else f"{count} policies"
+    print_line(f"{args.file}: sound, {policies}, digest {policy_file.digest[:16]}")
     return Exit.OK
 
 
 def test(args: Namespace) -> int:
     """Play the cases of a policy file, and say which do not come out as written."""
-    path = Path(args.file)
+    policy_file, path = _read(args.file), Path(args.file)
     cases_path = Path(args.cases) if args.cases else path.with_name(f"{path.stem}.cases{path.suffix}")
-    cases = parse_cases(cases_path.read_text(encoding="utf-8"), name=str(cases_path))
-    results = run_cases(_read(args.file), cases.cases)
+    if not (args.cases or cases_path.exists()):
+        raise PolicyError(f"{path}: there is no {cases_path.name} beside it; write cases, or give --cases")
+    cases = parse_cases(_text(str(cases_path)), name=str(cases_path))
+    results = run_cases(policy_file, cases.cases)
     failed = [result for result in results if result.differences]
     if args.output == "json":
         print_json({"ok": not failed, "cases": [_case_json(result) for result in results]})
@@ -96,7 +106,7 @@ def explain(args: Namespace) -> int:
 def _check_channels(policy_file: PolicyFile, path: str) -> None:
     from airflow_approvals.channels.checking import channel_problems
 
-    problems = channel_problems(policy_file, Path(path).read_text(encoding="utf-8"), name=path)
+    problems = channel_problems(policy_file, _text(path), name=path)
     if problems:
         raise PolicyError("\n".join(problems))
 
@@ -114,4 +124,11 @@ def _case_json(result: CaseResult) -> dict[str, Any]:
 
 
 def _read(path: str) -> PolicyFile:
-    return parse_policy_file(Path(path).read_text(encoding="utf-8"), name=path)
+    return parse_policy_file(_text(path), name=path)
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise PolicyError(f"{path}: not UTF-8; save it as UTF-8") from None

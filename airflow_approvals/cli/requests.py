@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from argparse import Namespace
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -27,10 +28,11 @@ from airflow_approvals.core.errors import InvalidRequestError, NotApprovedError,
 from airflow_approvals.core.model import ApprovalRequest, State, to_json
 
 PAGE = 500
-FULL_ID = 36
 SHORTEST_BEGINNING = 4
 SHORT_URI = 44
 KEPT_NAMES = 2
+
+_FULL_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def list_requests(args: Namespace) -> int:
@@ -77,7 +79,7 @@ def show_request(args: Namespace) -> int:
 def find_request_id(client: ApprovalsClient, beginning: str) -> str:
     """Return the id that starts with `beginning`; raise unless exactly one request has it."""
     beginning = beginning.strip().lower()
-    if len(beginning) == FULL_ID:
+    if _FULL_ID.fullmatch(beginning):
         return beginning
     if len(beginning) < SHORTEST_BEGINNING:
         raise InvalidRequestError(
@@ -121,21 +123,19 @@ def _table(requests: Sequence[ApprovalRequest], *, now: datetime) -> Table:
     ids = short_ids([request.id for request in requests])
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("request", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    table.add_column("what", overflow="fold", ratio=3)
+    table.add_column("what", overflow="fold")
     table.add_column("asked by", overflow="fold")
-    table.add_column("age", no_wrap=True, justify="right")
-    table.add_column("left", no_wrap=True, justify="right")
     table.add_column("answers", overflow="fold")
     for request in requests:
         table.add_row(
-            Text(ids[request.id], style="bold"),
-            Text(request.state.value, style=STATE_STYLES[request.state]),
+            Text(ids[request.id], style="bold").append(
+                f"\n{request.state.value}", style=STATE_STYLES[request.state]
+            ),
             Text(visible(_what(request))),
-            Text(visible(", ".join(request.requesters) or "unknown")),
-            duration_words(now - request.opened_at),
-            _left(request, now),
-            Text(visible(_answers(request))),
+            Text(visible(", ".join(request.requesters) or "unknown")).append(
+                f"\n{duration_words(now - request.opened_at)} ago", style="dim"
+            ),
+            Text(visible(_answers(request))).append(_left(request, now), style="dim"),
         )
     return table
 
@@ -162,7 +162,7 @@ def _left(request: ApprovalRequest, now: datetime) -> str:
     until = {State.PENDING: request.expires_at, State.APPROVED: request.receipt_expires_at}.get(request.state)
     if until is None:
         return ""
-    return duration_words(until - now) if until > now else "over"
+    return f"\n{duration_words(until - now)} left" if until > now else "\ntime is up"
 
 
 def _answers(request: ApprovalRequest) -> str:

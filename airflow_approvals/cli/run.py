@@ -29,5 +29,6 @@ def run_command(function: str, args: Namespace) -> int:
         return Exit.ERROR
     except OSError as error:
         # A file that was named cannot be read or written.
-        print_problem(f"{error.filename or 'a file'}: {error.strerror or type(error).__name__}")
+        reason = error.strerror or type(error).__name__
+        print_problem(f"{error.filename or 'a file'}: {reason}; check the path, and your rights")
         return Exit.ERROR

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from airflow_approvals.channels.findings import pii_facts
 from airflow_approvals.channels.reach import review_of
 from airflow_approvals.cli.output import moment, size_words, stdout, visible
 from airflow_approvals.client.api import RequestDetail
@@ -92,14 +93,9 @@ def _dataset_lines(dataset: Snapshot) -> Iterator[Line]:
 
 
 def _evidence_lines(request: ApprovalRequest) -> Iterator[Line]:
-    pii = request.evidence.pii
-    if pii is not None:
-        yield (
-            "pii",
-            ", ".join(
-                f"{name}: {value}" for name, value in pii.items() if not isinstance(value, dict | list)
-            ),
-        )
+    if request.evidence.datasets or request.evidence.pii is not None:
+        for label, words in pii_facts(request.evidence.pii):
+            yield "pii", words if label == "PII" else f"{label.removeprefix('PII ')}: {words}"
     for link in request.evidence.links:
         yield "link", link
 
@@ -143,7 +139,8 @@ def _progress_lines(detail: RequestDetail) -> Iterator[Line]:
         yield "needs", missing
     for rule in detail.progress.get("rules", []):
         if rule.get("applies"):
-            yield f"· {rule['group']}", f"{len(rule['met_by'])} of {rule['needed']} ({rule['because']})"
+            met = f"{len(rule['met_by'])} of {rule['needed']} by {rule['group']}"
+            yield "·", met if rule["because"] == "always" else f"{met} ({rule['because']})"
 
 
 def _answer_lines(request: ApprovalRequest, now: datetime) -> Iterator[Line]:

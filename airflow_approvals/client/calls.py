@@ -181,5 +181,5 @@ def unreachable(base_url: str, error: Exception) -> ServiceUnavailableError:
     """Return the error for a server that did not answer."""
     return ServiceUnavailableError(
         f"{base_url}: no answer ({type(error).__name__}); nothing was decided: check that Airflow's "
-        "API server runs and that [approvals] service_url is its address"
+        "API server runs and that [approvals] service_url, or --url in a terminal, is its address"
     )

@@ -14,6 +14,8 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 
 from airflow_approvals.cli import offline
+from airflow_approvals.cli.exits import Exit
+from airflow_approvals.cli.main import main
 from airflow_approvals.cli.offline import VerifiedLedger, VerifiedReceipt, verify_paths
 from airflow_approvals.core import receipt as receipts
 from airflow_approvals.core.canonical import digest_of, sha256_hex
@@ -287,6 +289,21 @@ def test_several_key_files_are_all_trusted(case: Case, tmp_path: Path) -> None:
     assert keys is not None
     assert len(keys) == 2
     verify_paths([case.bundle], keys)
+
+
+def test_a_folder_that_is_no_evidence_is_said_to_be_none(case: Case, tmp_path: Path) -> None:
+    with pytest.raises(SourceMissingError, match=r"without manifest\.json; expected .*`evidence`"):
+        verify_paths([tmp_path], offline.load_keys([case.key]))
+
+
+def test_who_has_no_key_is_told_where_it_comes_from(case: Case) -> None:
+    with pytest.raises(ConfigurationError, match=r"--key .* ledger keys"):
+        verify_paths([case.bundle], None)
+
+
+def test_a_key_file_that_is_none_is_named(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(case.bundle), "--key", str(case.ledger)]) == Exit.ERROR
+    assert f"{case.ledger}: neither PEM nor JSON" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["missing.json", "."])

@@ -27,6 +27,30 @@ def test_every_problem_is_named_with_its_line(say: Say, tmp_path: Path) -> None:
     assert "nobody" in told.err or "surprise" in told.err
 
 
+def test_a_broken_file_is_told_to_programs_too(say: Say, tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(POLICY.replace("group: security}", "group: nobody}"))
+    told = say("policy", "check", "policy.yaml", "-o", "json")
+    assert (told.code, told.json["valid"]) == (Exit.ERROR, False)
+    assert told.json["problems"][0].startswith("policy.yaml:11:")
+
+
+@pytest.mark.parametrize("command", [("check",), ("explain", "--file"), ("test",), ("diff", "policy.yaml")])
+def test_a_file_that_is_no_utf_8_is_said(say: Say, tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    (tmp_path / "wide.yaml").write_text(POLICY, encoding="utf-16")
+    told = say("policy", *command, "wide.yaml")
+    assert told.code == Exit.ERROR
+    assert "wide.yaml: not UTF-8; save it as UTF-8" in told.err
+
+
+def test_cases_that_are_not_there_are_said_where_they_are_expected(say: Say, tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    told = say("policy", "test", "policy.yaml")
+    assert told.code == Exit.ERROR
+    assert "policy.cases.yaml" in told.err
+    assert "--cases" in told.err
+
+
 def test_an_action_is_explained_from_a_file_without_a_server(say: Say, tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text(POLICY)
     told = say(

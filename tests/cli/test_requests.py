@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -33,6 +35,94 @@ def test_the_list_keeps_where_a_long_destination_begins_and_ends(site: Site, say
     told = say("list", user="alice")
     assert "file:///…/2026/far.csv" in told.out
     assert "and/the/south" not in told.out
+
+
+def test_the_list_is_read_at_eighty_columns_without_a_break_in_a_name(
+    site: Site, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request_id = ask_for(site, "narrow", folder="partners/south/2026/")
+    monkeypatch.setenv("COLUMNS", "80")
+    told = say("list", user="alice")
+    where = ("export 5,000 rows", "file:///…/2026/narrow.csv", "export · publish")
+    for word in (request_id[:8], "pending", *where, "engineer", "s ago", "3h 59m left"):
+        assert word in told.out
+    assert max(map(len, told.out.splitlines())) <= 80
+
+
+def test_show_keeps_digests_whole_and_tells_personal_data_in_words(
+    site: Site, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening = an_opening("masked")
+    dataset = opening.evidence.datasets[0]
+    column = {"column": "name", "cells_with_findings": 7, "entities": [{"entity_type": "PERSON", "cells": 7}]}
+    report = {
+        "dataset_sha256": dataset.sha256,
+        "scanned": True,
+        "verified": True,
+        "residual": 0,
+        "before": {"columns": [column]},
+        "after": {"columns": [{**column, "cells_with_findings": 0, "entities": []}]},
+    }
+    evidence = replace(opening.evidence, pii=report)
+    with site.worker(site.add_task(run_id=f"manual__{uuid4()}")) as worker:
+        request, _ = worker.open_request(replace(opening, evidence=evidence))
+    monkeypatch.setenv("COLUMNS", "80")
+    told = say("show", request.id, user="alice").out
+    assert dataset.sha256 in told
+    assert "7 cells in 1 column (PERSON 7)" in told
+    assert "yes, 0 left over" in told
+    assert "scanned: True" not in told
+
+
+@pytest.mark.parametrize("name", ["a" * 36, "../../secrets"])
+def test_what_is_no_id_is_said_to_be_unknown(say: Say, name: str) -> None:
+    told = say("show", name, user="alice")
+    assert told.code == Exit.USAGE
+    assert "no request begins with" in told.err
+
+
+def test_a_file_beside_the_person_is_a_dataset(say: Say, tmp_path: Path) -> None:
+    (tmp_path / "people.csv").write_text("id,name\n1,Ann\n")
+    told = say(
+        *("request", "--dataset", "people.csv", "--destination", "file:///outbox/people.csv", "-o", "json"),
+        user="engineer",
+    )
+    assert told.code == Exit.OK
+    assert told.json["evidence"]["datasets"][0]["uri"] == f"{tmp_path}/people.csv"
+    assert told.json["action"]["source"] == f"{tmp_path}/people.csv"
+
+
+def test_an_export_for_programs_is_told_as_json(say: Say) -> None:
+    told = say("ledger", "export", "ledger.jsonl", "-o", "json", user="root")
+    assert (told.code, told.json["file"]) == (Exit.OK, "ledger.jsonl")
+    assert told.json["bytes"] > 0
+
+
+def test_the_servers_ledger_is_named_by_its_server(site: Site, say: Say) -> None:
+    ask_for(site, "named")
+    told = say("ledger", "verify", user="root")
+    assert told.code == Exit.OK
+    assert told.out.startswith(f"{site.base_url}: the ledger holds")
+    told = say("ledger", "verify", "-o", "json", user="root")
+    assert told.json["verified"][0]["file"] == site.base_url
+
+
+def test_the_public_keys_are_written_to_a_file_that_verifies(site: Site, say: Say, tmp_path: Path) -> None:
+    ask_for(site, "keyed")
+    told = say("ledger", "keys", "keys.json", user="alice")
+    assert told.code == Exit.OK
+    (key,) = json.loads((tmp_path / "keys.json").read_text())["keys"]
+    assert key["keyid"] == site.service.signer.keyid
+    assert key["keyid"] in told.out
+    say("ledger", "export", "ledger.jsonl", user="root")
+    assert say("verify", "ledger.jsonl", "--key", "keys.json").code == Exit.OK
+    assert say("ledger", "keys", "-o", "json", user="alice").json == {"keys": [key]}
+
+
+def test_a_server_that_is_away_is_said_with_how_to_name_another(say: Say) -> None:
+    told = say("list", "--url", "http://127.0.0.1:9", user="alice")
+    assert told.code == Exit.UNAVAILABLE
+    assert "--url" in told.err
 
 
 def test_the_list_for_programs_has_whole_requests_and_a_total(site: Site, say: Say) -> None:
