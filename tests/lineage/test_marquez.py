@@ -217,7 +217,7 @@ def test_reconcile_covers_what_was_approved_and_names_what_another_tool_moved(wo
         "job": {"namespace": "elsewhere", "name": "copy"},
         "outputs": [{"namespace": "file", "name": str(world.data / "outbox" / "rogue.csv")}],
     }
-    httpx.post(f"{world.marquez.url}/api/v1/lineage", json=rogue, timeout=20).raise_for_status()
+    httpx.post(f"{world.marquez.url}/api/v1/lineage", json=rogue, timeout=120).raise_for_status()
     found = world.stage.wait_for(lambda: _if_broken(*reconciled()), "Marquez to tell of it")
     named = [(each["fault"], each["job"]) for each in found["findings"]]
     assert [each for each in named if each[1]] == [

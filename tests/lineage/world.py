@@ -77,7 +77,7 @@ class Marquez:
 
     def get(self, path: str, **query: Any) -> Any:
         """Return the JSON of an answer; None for not found."""
-        answer = httpx.get(f"{self.url}/api/v1{path}", params=query, timeout=20)
+        answer = httpx.get(f"{self.url}/api/v1{path}", params=query, timeout=120)
         if answer.status_code == 404:
             return None
         assert answer.is_success, f"{path}: {answer.status_code} {answer.text[:500]}"
