@@ -10,7 +10,7 @@ from typing import Any
 from airflow_approvals.core.errors import SourceChangedError
 from airflow_approvals.core.model import from_json, to_json
 from airflow_approvals.pii.engine_identity import engine_digest
-from airflow_approvals.pii.masking.reading import DatasetReader
+from airflow_approvals.pii.masking.reading import DatasetReader, about
 from airflow_approvals.pii.pace import Pace
 from airflow_approvals.pii.report import ScanReport
 from airflow_approvals.pii.resuming import Work, open_work
@@ -47,7 +47,7 @@ def scan_by_parts(
     pace = pace or Pace(lambda _: None)
     pace.begin("scanning", source.rows)
     state = {"source": to_json(source), "finder": engine_digest(scanner)}
-    with open_work(beside, "scan", state) as work:
+    with open_work(beside, "scan", state) as work, about(reader):
         counted = _noted(work)
         for part, _ in counted.values():
             pace.add(part.rows, resumed=True)

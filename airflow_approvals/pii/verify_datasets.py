@@ -12,7 +12,7 @@ from airflow_approvals.pii.masking.arrow import masked_schema
 from airflow_approvals.pii.masking.datasets import collect_values
 from airflow_approvals.pii.masking.keys import KeyRing
 from airflow_approvals.pii.masking.known_values import ValueIndex
-from airflow_approvals.pii.masking.reading import DatasetReader, columns_of
+from airflow_approvals.pii.masking.reading import DatasetReader, about, columns_of
 from airflow_approvals.pii.masking.recorded import RecordedFinder, identity_of, identity_of_keys
 from airflow_approvals.pii.masking.rules import MaskingRules, Treatment
 from airflow_approvals.pii.masking.tables import TableMasker
@@ -103,7 +103,8 @@ def _verify(
     source, masked, pace = pair.source, pair.masked, pair.pace
     if known is None:
         pace.begin("finding", pair.rows)
-        known = collect_values(source, rules, finder, pace=pace)
+        with about(source):
+            known = collect_values(source, rules, finder, pace=pace)
     pace.begin("verifying", pair.rows)
     masker = TableMasker(rules, keys, finder) if keys is not None else None
     verifier = Verifier(rules, known, finder, masker=masker)
@@ -112,7 +113,9 @@ def _verify(
     before, after = _Cursor(source, rules, is_source=True), _Cursor(masked, rules, is_source=False)
     while before.rows and after.rows:
         rows = min(before.rows, after.rows)
-        verifier.check_batch(before.take(rows), after.take(rows))
+        both = before.take(rows), after.take(rows)
+        with about(masked):
+            verifier.check_batch(*both)
         pace.add(rows, resumed=isinstance(finder, RecordedFinder) and finder.is_resuming)
     left, more = before.count_rest(), after.count_rest()
     if left or more:
@@ -129,6 +132,7 @@ class _Cursor:
         self.schema: Any = None  # pyarrow.Schema; None for JSON Lines
         self._rules = rules
         self._is_source = is_source
+        self._reader = reader
         self._batches: Iterator[Any] = reader.batches()
         self._columns: Columns = {}
         self._start = 0
@@ -159,7 +163,8 @@ class _Cursor:
             return
         if not isinstance(batch, list):
             self.schema = batch.schema if self.schema is None else self.schema
-        columns = columns_of(batch, self._rules)
+        with about(self._reader):
+            columns = columns_of(batch, self._rules)
         if not self._is_source and isinstance(batch, list):
             columns = self._without_dropped(columns)
         self._columns, self._start = columns, 0

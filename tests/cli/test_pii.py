@@ -218,6 +218,12 @@ REFUSALS: dict[str, tuple[Words, Exit, str]] = {
     "no key file": (("mask", "people.csv", "out.csv", "--key-file", "gone"), Exit.ERROR, "openssl rand"),
     "onto itself": (("mask", "people.csv", "people.csv", "--overwrite"), Exit.ERROR, "is the source"),
     "into another format": (("mask", "people.csv", "out.parquet"), Exit.USAGE, "another format"),
+    "no folder for the report": (("mask", "people.csv", "out.csv", "--report", "gone/report.json"), Exit.USAGE, "--report gone/report.json: there is no such folder"),
+    "no folder for the plan": (("plan", "people.csv", "--plan", "gone/plan.yaml"), Exit.USAGE, "--plan gone/plan.yaml: there is no such folder"),
+    "no folder for the chart": (("scan", "people.csv", "--chart", "gone/a.svg"), Exit.USAGE, "--chart gone/a.svg: there is no such folder"),
+    "an operator for no type": (("mask", "people.csv", "out.csv", "--operator", "EMIAL=redact"), Exit.USAGE, "no recognizer finds EMIAL"),
+    "a plan that is not there": (("mask", "people.csv", "out.csv", "--plan", "gone.yaml"), Exit.ERROR, "gone.yaml: cannot be read"),
+    "where nothing can be written": (("mask", "people.csv", "/proc/out.csv"), Exit.ERROR, "cannot be written"),
     "a table that is not there": (("scan", "sqlite:///nowhere/a.db#t"), Exit.ERROR, "cannot be opened"),
 }  # fmt: skip
 

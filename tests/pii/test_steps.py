@@ -12,6 +12,7 @@ from pyarrow import csv, parquet  # noqa: TID253
 
 from airflow_approvals.core.errors import (
     ApprovalsError,
+    CellTooLongError,
     ConfigurationError,
     DigestMismatchError,
     InvalidRequestError,
@@ -21,10 +22,11 @@ from airflow_approvals.core.errors import (
 from airflow_approvals.core.expressions import expression_variables
 from airflow_approvals.core.model import Action, Evidence
 from airflow_approvals.pii import steps
+from airflow_approvals.pii.cells import LONGEST_CELL
 from airflow_approvals.pii.masking.keys import KeyRing
 from airflow_approvals.pii.masking.rules import Treatment
 from airflow_approvals.pii.pace import Pace, Standing
-from airflow_approvals.pii.plan import PlannedColumn, write_plan
+from airflow_approvals.pii.plan import MaskingPlan, PlannedColumn, write_plan
 from airflow_approvals.pii.report_files import Written
 from airflow_approvals.pii.scanner import Scanner
 from airflow_approvals.pii.steps import PlanSource, Staged
@@ -217,6 +219,23 @@ def test_a_table_is_staged_before_it_is_masked(uri: str) -> None:
     with pytest.raises(InvalidRequestError, match="stage it") as caught:
         Staged(uri=uri)
     assert "canary" not in str(caught.value)
+
+
+def test_what_a_step_refuses_is_said_of_a_dataset_a_row_and_a_column(
+    tmp_path: Path, scanner: Scanner
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text("x,y\n1,2\n3," + "z" * (LONGEST_CELL + 1) + "\n")
+    place = r"\.csv: column 'y', row 1 \(the first is 0\)"
+    one, other = (Staged(uri=str(tmp_path / f"{name}.csv")) for name in ("a", "b"))
+    with pytest.raises(CellTooLongError, match="a" + place):
+        steps.scan(one, scanner)
+    columns = [PlannedColumn(column=name, treatment=Treatment.TEXT) for name in ("x", "y")]
+    with pytest.raises(CellTooLongError, match="a" + place):
+        steps.verify(one, other, MaskingPlan(columns=tuple(columns)), scanner)
+    columns[1] = PlannedColumn(column="y", treatment=Treatment.LEAVE)
+    with pytest.raises(CellTooLongError, match="b" + place):
+        steps.verify(one, other, MaskingPlan(columns=tuple(columns)), scanner)
 
 
 @pytest.mark.parametrize("settings", [{"wrokers": 2}, {"workers": "many"}], ids=["name", "value"])
