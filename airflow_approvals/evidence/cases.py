@@ -88,6 +88,11 @@ class Case:
         return [answer for answer in self.answers if answer.is_own and answer.verdict == "approve"]
 
     @property
+    def own_grants(self) -> list[str]:
+        """Those who asked, and whose yes a grant without votes rests on."""
+        return [name for name in (self.granted or {}).get("by", ()) if name in self.requesters]
+
+    @property
     def is_unused(self) -> bool:
         """Approved, and nothing was ever done with it."""
         return self.was_approved and self.standing is None and not self.redeemed_at

@@ -126,7 +126,7 @@ class Summary:
         if not case.was_approved:
             return
         self.approvals += 1
-        self.approved_by_others += not case.own_approvals
+        self.approved_by_others += not (case.own_approvals or case.own_grants)
         if case.granted is None:
             return
         self.grants[case.granted["kind"]] += 1
@@ -175,6 +175,8 @@ def _notables(case: Case) -> Iterator[tuple[str, Notable]]:
         yield "break_glass", notable(case.glass["at"], case.glass["by"], told)
     for answer in case.own_approvals:
         yield "own_approvals", notable(answer.at, answer.voter, f"{_doing(case)}, from {answer.channel}")
+    for name in case.own_grants:
+        yield "own_approvals", notable(case.decided_at, name, f"{_doing(case)}: {case.decided_because}")
     own = case.attempts_on_own
     for refusal in case.refusals:
         name = "own_attempts" if refusal in own else "denied_attempts"

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -17,7 +18,7 @@ from airflow_approvals.cli.exits import Exit
 from airflow_approvals.cli.main import main
 from airflow_approvals.core.errors import InvalidRequestError, ReceiptInvalidError, VerificationError
 from airflow_approvals.core.export import verify_export
-from airflow_approvals.core.model import ApprovalRequest, Person, State
+from airflow_approvals.core.model import Action, ApprovalRequest, Evidence, Person, State
 from airflow_approvals.core.receipt import verify_bundle
 from airflow_approvals.core.signature import by_keyid
 from airflow_approvals.evidence.cases import case_of
@@ -27,9 +28,10 @@ from airflow_approvals.evidence.receipts import Envelopes, Receipts
 from airflow_approvals.evidence.reports import pii_of
 from airflow_approvals.evidence.summary import SECTIONS
 from airflow_approvals.evidence.words import sentences
+from airflow_approvals.service import Opening
 from airflow_approvals.store.schema import create_tables
 from airflow_approvals.store.sql import create_store
-from tests.evidence.conftest import NOON, Made, Office, an_export, package_of
+from tests.evidence.conftest import NOON, POLICY, Made, Office, an_export, package_of
 
 
 def test_what_a_verified_plan_leaves_alone_is_told(made: Made) -> None:
@@ -318,6 +320,26 @@ def test_a_package_by_another_key_is_refused_when_the_key_is_known(made: Made, t
     other = load_signer("", home=tmp_path).public_key
     with pytest.raises(VerificationError):
         verify_package(made.folder, by_keyid([other]))
+
+
+def test_who_broke_the_glass_for_their_own_request_is_no_other(tmp_path: Path) -> None:
+    store = create_store(f"sqlite:///{tmp_path / 'airflow.db'}")
+    create_tables(store.engine)
+    office = Office(store, tmp_path)
+    office.policies.use(
+        POLICY.replace("self_approval: allowed", "self_approval: allowed\n    break_glass: {group: oncall}")
+    )
+    own = Opening(action=Action(kind="rotate_key", destination="vault://prod/key"), evidence=Evidence())
+    opened = office.service.open_for_person(
+        Person("dana"), own, key="k", request_id=str(uuid4()), now=office.now
+    )
+    office.glass(opened.request)
+    period = Period(since=NOON - timedelta(days=1), until=NOON + timedelta(days=1))
+    package = package_of(office, tmp_path / "package", period)
+    store.close()
+    (duties,) = [check for check in package.checks if check.name == "separation_of_duties"]
+    assert (duties.found, duties.of) == (0, 1)
+    assert [each.who for each in package.summary.notable["own_approvals"]] == ["dana"]
 
 
 FAKED_ROWS: dict[str, Callable[[ApprovalRequest], ApprovalRequest]] = {
