@@ -37,7 +37,8 @@ def _facts(case: Case) -> Iterator[tuple[str, str]]:
         receipt = f", receipt {_code(case.receipt_sha256[:12])}" if case.receipt_sha256 else ""
         yield "Ledger", f"entry {case.decision_index}{receipt}"
     if case.refusals:
-        yield "Refused", f"{len(case.refusals):,} attempts"
+        count = len(case.refusals)
+        yield "Refused", f"{count:,} attempt" if count == 1 else f"{count:,} attempts"
 
 
 def _text(told: str) -> str:

@@ -21,7 +21,7 @@ from airflow_approvals.evidence.checks import Checked
 from airflow_approvals.evidence.controls import holds, mapping
 from airflow_approvals.evidence.ledger_file import LedgerFile
 from airflow_approvals.evidence.summary import SECTIONS, Summary
-from airflow_approvals.evidence.words import moment, visible, when
+from airflow_approvals.evidence.words import demands, moment, visible, when
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _CODE = re.compile("`([^`]+)`")
@@ -80,6 +80,12 @@ class Page:
             "in_words": _in_words(summary),
             "checks": checks,
             "frameworks": _frameworks(checks),
+            "policies": [
+                (name, digest[:12], count, " ".join(demands(summary.rules[digest])))
+                if digest in summary.rules
+                else (name, digest[:12], count, "Its rules are not on record.")
+                for (name, digest), count in sorted(summary.applied.items())
+            ],
             "lists": [
                 {"name": name, "title": title, "about": about, "found": summary.notable[name]}
                 for name, (title, about) in SECTIONS.items()

@@ -18,9 +18,7 @@ class Pii:
     after: tuple[tuple[str, int], ...] | None
     verified: bool | None  # None: nothing was held against a source
     residual: int | None
-    left: tuple[
-        str, ...
-    ] = ()  # columns with findings that the plan leaves alone
+    left: tuple[str, ...] = ()  # columns with findings that the plan leaves alone
 
 
 def pii_of(report: object) -> Pii | None:

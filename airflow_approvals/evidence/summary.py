@@ -76,7 +76,8 @@ class Summary:
     receipts: int = 0  # verified
     incomplete: int = 0  # cases that lack who, what, when or under which policy
     notable: dict[str, list[Notable]] = field(default_factory=lambda: {name: [] for name in SECTIONS})
-    policy_digests: set[str] = field(default_factory=set)
+    rules: dict[str, dict[str, Any]] = field(default_factory=dict)  # of every policy on record, by digest
+    applied: Counter[tuple[str, str]] = field(default_factory=Counter)  # cases by policy and its digest
     _standings: dict[str, Case | None] = field(default_factory=dict)
 
     def add(self, case: Case, ledger: LedgerFile) -> None:
@@ -100,7 +101,8 @@ class Summary:
         self.incomplete += not (
             case.kind and case.opened_at and case.policy_digest and (case.task or case.requesters)
         )
-        self.policy_known += set(case.policy_digests) <= self.policy_digests
+        self.policy_known += self.rules.keys() >= set(case.policy_digests)
+        self.applied.update((case.policy, digest) for digest in set(case.policy_digests))
 
     def sort(self) -> None:
         """Bring every list into the order of time, once all is in it."""
@@ -120,7 +122,7 @@ class Summary:
 
     def _learn_policies(self, entry: dict[str, Any]) -> None:
         if entry["kind"] == "policy.loaded":
-            self.policy_digests.update(digest_of(rule) for rule in entry["data"].get("rules", ()))
+            self.rules.update((digest_of(rule), rule) for rule in entry["data"].get("rules", ()))
 
     def _count_decision(self, case: Case, ledger: LedgerFile) -> None:
         if not case.was_approved:
@@ -231,7 +233,7 @@ def _told(entry: dict[str, Any]) -> tuple[str, str]:
     if is_refusal(kind):
         return "denied_attempts", _attempted(refusal_of(entry))
     if kind == "policy.loaded":
-        return "policy_changes", f"{len(data['policies'])} policies, digest {data['digest']}"
+        return "policy_changes", f"{', '.join(data['policies'])}; digest {data['digest']}"
     if kind == "key.added":
         return "keys", f"key {data['keyid']}"
     if kind in _ELSEWHERE:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from typing import Any
 
 from airflow_approvals.core.moments import rfc3339
 from airflow_approvals.evidence.cases import Answer, Case
@@ -83,6 +84,32 @@ def sentences(case: Case) -> Iterator[str]:
     yield from _end(case)
 
 
+def demands(rule: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a policy demands, as the ledger holds its rules, one sentence each."""
+    match = rule.get("match") or {}
+    names = {"action": "", "source": "from ", "destination": "to ", "dag_id": "in "}
+    covered = [f"{word}{' or '.join(match[key])}" for key, word in names.items() if match.get(key)]
+    yield f"Covers {' '.join(covered)}."
+    needed = [_needed(each) for each in rule.get("require") or ()]
+    others = ", by different people" if len(needed) > 1 else ""
+    yield f"Needs {', and '.join(needed)}{others}."
+    for refused in rule.get("deny_if") or ():
+        yield f"Refuses when {refused}."
+    yield (
+        "Who asks may approve it too."
+        if rule.get("self_approval") == "allowed"
+        else "Who asks cannot approve."
+    )
+    yield f"Expires after {rule.get('expires_after')}; an approval is good for {rule.get('receipt_valid_for')}."
+    if channels := rule.get("channels"):
+        yield f"Takes answers from {', '.join(channels)} alone."
+    if standing := rule.get("standing"):
+        drift = ", ".join(standing["void_on"])
+        yield f"May stand for {standing['max_days']} days, until {drift} has drifted."
+    if glass := rule.get("break_glass"):
+        yield f"In an emergency one of {glass['group']} may grant it alone."
+
+
 def asked_by(case: Case) -> str:
     """Return who stands behind a case."""
     return ", ".join(case.requesters) or "nobody known"
@@ -97,6 +124,12 @@ def pii_cell(pii: Pii | None, *, after: bool) -> str:
         return "not told"
     named = ", ".join(f"{name} {count:,}" for name, count in counts)
     return f"{total(counts):,}" + (f" ({named})" if named else "")
+
+
+def _needed(rule: Mapping[str, Any]) -> str:
+    count = rule["approvals"]
+    when = f" when {rule['when']}" if rule.get("when") else ""
+    return f"{count} {'approval' if count == 1 else 'approvals'} by {rule['group']}{when}"
 
 
 def _asked(case: Case) -> str:

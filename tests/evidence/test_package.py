@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,6 +34,27 @@ from airflow_approvals.service import Opening
 from airflow_approvals.store.schema import create_tables
 from airflow_approvals.store.sql import create_store
 from tests.evidence.conftest import NOON, POLICY, Made, Office, an_export, package_of
+
+
+def test_the_report_tells_what_each_policy_that_applied_demands(made: Made) -> None:
+    page = (made.folder / "index.html").read_text(encoding="utf-8")
+    rows = re.findall(r'<tr class="rule">.*?</tr>', page, re.DOTALL)
+    told = {cell[0]: html.unescape(cell[1]) for row in rows if (cell := re.findall(r"<td>(.*?)</td>", row))}
+    actions = rows_of(made.folder / "actions.csv")
+    applied = {(row["policy"], row["policy_digest"][:12]) for row in actions}
+    assert set(told) >= {f"{name}<br><code>{digest}</code>" for name, digest in applied}
+    words = next(words for name, words in told.items() if name.startswith("partner-export"))
+    for sentence in (
+        "Covers export to file:///outbox/**.",
+        "Needs 1 approval by stewards, and 1 approval by security when dataset.rows > 2000, by different people.",
+        "Who asks cannot approve.",
+        "Expires after 4h; an approval is good for 30m.",
+        "May stand for 30 days, until schema, residual_pii, rows > 1.2x has drifted.",
+        "In an emergency one of oncall may grant it alone.",
+    ):
+        assert sentence in words
+    own = next(words for name, words in told.items() if name.startswith("own"))
+    assert "Who asks may approve it too." in own
 
 
 def test_what_a_verified_plan_leaves_alone_is_told(made: Made) -> None:
