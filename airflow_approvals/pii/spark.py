@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ from airflow_approvals.pii.masking.known_values import ValueIndex
 from airflow_approvals.pii.masking.reading import DatasetReader, about
 from airflow_approvals.pii.masking.rules import MaskingRules
 from airflow_approvals.pii.masking.tables import TableMasker
+from airflow_approvals.pii.pace import Pace
 from airflow_approvals.pii.report import ScanReport
 from airflow_approvals.pii.scan_datasets import (
     DatasetScan,
@@ -55,8 +57,10 @@ from airflow_approvals.staging.locations import Part, locate
 from airflow_approvals.staging.snapshot import dataset_digest
 
 if TYPE_CHECKING:
+    from pyspark.accumulators import Accumulator
     from pyspark.sql import SparkSession
 
+EVERY = 1.0  # seconds between two looks at what is done
 ANSWER = "part bigint, answer string"
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 Kernel = Callable[[DatasetReader, Part], dict[str, Any]]
@@ -137,13 +141,16 @@ def scan_dataset_on_spark(
     *,
     conn_id: str | None = None,
     format: str | None = None,  # the word that users know
+    pace: Pace | None = None,
 ) -> DatasetScan:
-    """Scan every cell of the dataset at `uri`; the findings are those of `scan_dataset`."""
-    place = _Place(uri=uri, conn_id=conn_id, format=format)
-    reader = _reader(place)
-    answers = _run(session, place, reader, partial(_scan_part, _on_executors(config)))
+    """Scan every cell of the dataset at `uri`; the findings are those of `scan_dataset`.
+
+    `pace` is told of every part that is done; its rows are counted first, in a job of their own.
+    """
+    run = _Run(session, _Place(uri=uri, conn_id=conn_id, format=format), pace)
+    answers = run.over_parts("scanning", partial(_scan_part, _on_executors(config)))
     parts = [(from_json(PartScan, one["part"]), from_json(ScanReport, one["report"])) for one in answers]
-    return finished_scan(uri, _digest(reader, answers), parts)
+    return finished_scan(uri, run.digest, parts)
 
 
 def mask_dataset_on_spark(
@@ -158,27 +165,24 @@ def mask_dataset_on_spark(
     format: str | None = None,  # the word that users know
     overwrite: bool = False,
     check: Check | None = None,
+    pace: Pace | None = None,
 ) -> SparkMasked:
     """Mask the dataset at `source_uri` into one at `destination_uri`; the bytes are those of `mask_dataset`.
 
     It appears complete or not at all; `check` runs here, and is given no values: they stay on the executors.
-    Raises as `mask_dataset` does.
+    `pace` is told of every part that is done. Raises as `mask_dataset` does.
     """
     engine = _on_executors(config)
-    place = _Place(uri=source_uri, conn_id=source_conn_id, format=format)
-    reader = _reader(place)
+    run = _Run(session, _Place(uri=source_uri, conn_id=source_conn_id, format=format), pace)
+    reader = run.reader
     with (
         open_destination(reader, destination_uri, overwrite=overwrite) as (path, target),
         # Beside the destination, so that executors that reach the one reach the other.
         tempfile.TemporaryDirectory(prefix=".airflow-approvals-spark-", dir=path.parent) as folder,
     ):
-        collected = _run(session, place, reader, partial(_collect_part, engine, rules, folder))
+        collected = run.over_parts("finding", partial(_collect_part, engine, rules, folder))
         indexes = tuple(one["index"] for one in collected)
-        masked = _run(session, place, reader, partial(_mask_part, engine, rules, keys, indexes, folder))
-        if _digest(reader, collected) != _digest(reader, masked):
-            raise SourceChangedError(
-                f"{source_uri}: changed between two readings; stage it completely before it is masked"
-            )
+        masked = run.over_parts("masking", partial(_mask_part, engine, rules, keys, indexes, folder))
         finished = [from_json(FinishedPart, one["finished"]) for one in masked]
         if check is not None:
             check(WaitingDataset(destination_uri, path, finished, is_folder=reader.listing.is_folder), None)
@@ -189,7 +193,7 @@ def mask_dataset_on_spark(
         destination_uri,
         rules,
         finished,
-        source_sha256=_digest(reader, masked),
+        source_sha256=run.digest,
         values=max(one["values"] for one in masked),
         format=format,
     )
@@ -199,22 +203,27 @@ def mask_dataset_on_spark(
 # --- on the executors ---------------------------------------------------------------------------------------
 
 
+def _count_part(reader: DatasetReader, part: Part) -> dict[str, Any]:
+    return {"rows": sum(map(len, reader.batches_of(part)))}
+
+
 def _scan_part(config: ScanConfig, reader: DatasetReader, part: Part) -> dict[str, Any]:
     scanner = _scanner(config)
     count = PartCount(part.name)
     for found in scanner.scan_batches(arrow_batches(reader, part)):
         count.add(found, 0)
     scanned, report = count.finished(scanner)
-    return {"part": to_json(scanned), "report": to_json(report)}
+    return {"rows": scanned.rows, "part": to_json(scanned), "report": to_json(report)}
 
 
 def _collect_part(
     config: ScanConfig, rules: MaskingRules, folder: str, reader: DatasetReader, part: Part
 ) -> dict[str, Any]:
-    known = collect_values(reader, rules, _scanner(config))
+    counted = Pace(lambda _: None)
+    known = collect_values(reader, rules, _scanner(config), pace=counted)
     path = Path(folder) / f"{_number(part)}.known"
     path.write_bytes(known.packed())
-    return {"index": str(path)}
+    return {"rows": counted.standing().rows, "index": str(path)}
 
 
 def _mask_part(
@@ -230,7 +239,7 @@ def _mask_part(
     typed = reader.layout.format != "jsonl"
     masker = TableMasker(rules, keys, _scanner(config), known=known, typed=typed)
     finished = mask_part(masker, reader, part, Path(folder) / f"{_number(part)}.masked")
-    return {"finished": to_json(finished), "values": len(known)}
+    return {"rows": finished.rows, "finished": to_json(finished), "values": len(known)}
 
 
 @lru_cache(maxsize=2)
@@ -250,13 +259,17 @@ def _number(part: Part) -> str:
     return sha256(part.name.encode()).hexdigest()[:32]
 
 
-def _answer_all(kernel: Kernel, place: _Place, names: Sequence[str], batches: Iterator[Any]) -> Iterator[Any]:
+def _answer_all(
+    kernel: Kernel, place: _Place, names: Sequence[str], done: Accumulator[int], batches: Iterator[Any]
+) -> Iterator[Any]:
     """Answer for every part by its number; errors of ours are answers too, since Spark keeps only texts."""
     import pyarrow as pa
 
     for batch in batches:
         numbers = batch.column("id").to_pylist()
-        answers = [json.dumps(_answer(kernel, place, names[number])) for number in numbers]
+        found = [_answer(kernel, place, names[number]) for number in numbers]
+        done.add(sum(one.get("rows", 0) for one in found))
+        answers = [json.dumps(one) for one in found]
         yield pa.RecordBatch.from_arrays(
             [pa.array(numbers, pa.int64()), pa.array(answers, pa.string())], names=["part", "answer"]
         )
@@ -277,22 +290,80 @@ def _answer(kernel: Kernel, place: _Place, name: str) -> dict[str, Any]:
 # --- on the driver ------------------------------------------------------------------------------------------
 
 
-def _run(session: SparkSession, place: _Place, reader: DatasetReader, kernel: Kernel) -> list[dict[str, Any]]:
-    """Return the answers for all parts, in their order; raise the first error among them."""
-    names = [part.name for part in reader.listing.parts]
-    # A slice each: Spark hands them to whoever is free. Numbers, because Spark makes them by itself: rows of
-    # Python would need Python workers of their own, which then take turns with those that hold a model.
-    asked = session.range(0, len(names), 1, len(names))
-    with warnings.catch_warnings():
-        # Spark 4.3 says of pandas 3 that it may not do; nothing of pandas is used here.
-        warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")
-        found = asked.mapInArrow(partial(_answer_all, kernel, place, names), ANSWER).collect()
-    answered = {row["part"]: json.loads(row["answer"]) for row in found}
-    answers = [answered[number] for number in range(len(names))]
-    for answer in answers:
-        if "error" in answer:
-            raise error_types()[answer["error"]](answer["message"])
-    return answers
+class _Run:
+    """One job after the other over all parts of a dataset, which must be the same bytes in each."""
+
+    def __init__(self, session: SparkSession, place: _Place, pace: Pace | None) -> None:
+        self.reader = _reader(place)
+        self.digest = ""
+        self._session = session
+        self._place = place
+        self._pace = pace
+        self._rows: int | None = None  # of all parts, once a job has read them
+
+    def over_parts(self, step: str, kernel: Kernel) -> list[dict[str, Any]]:
+        """Return the answers for all parts, in their order; raise the first error among them."""
+        done = self._session.sparkContext.accumulator(0)
+        if self._pace is None:
+            return self._answers(kernel, done)
+        if self._rows is None:
+            self._answers(_count_part, self._session.sparkContext.accumulator(0))
+        self._pace.begin(step, self._rows or 0)
+        with _followed(done, self._pace):
+            return self._answers(kernel, done)
+
+    def _answers(self, kernel: Kernel, done: Accumulator[int]) -> list[dict[str, Any]]:
+        names = [part.name for part in self.reader.listing.parts]
+        # A slice each: Spark hands them to whoever is free. Numbers, because Spark makes them by itself:
+        # rows of Python would need workers of their own, which then take turns with those that hold a model.
+        asked = self._session.range(0, len(names), 1, len(names))
+        with warnings.catch_warnings():
+            # Spark 4.3 says of pandas 3 that it may not do; nothing of pandas is used here.
+            warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")
+            answer_all = partial(_answer_all, kernel, self._place, names, done)
+            found = asked.mapInArrow(answer_all, ANSWER).collect()
+        answered = {row["part"]: json.loads(row["answer"]) for row in found}
+        answers = [answered[number] for number in range(len(names))]
+        for answer in answers:
+            if "error" in answer:
+                raise error_types()[answer["error"]](answer["message"])
+        self._check_unchanged(answers)
+        self._rows = sum(answer["rows"] for answer in answers)
+        return answers
+
+    def _check_unchanged(self, answers: Sequence[dict[str, Any]]) -> None:
+        files = [from_json(FileDigest, one["digest"]) for one in answers]
+        digest = dataset_digest(files, is_folder=self.reader.listing.is_folder)
+        if self.digest not in ("", digest):
+            raise SourceChangedError(
+                f"{self._place.uri}: changed between two readings; stage it completely first"
+            )
+        self.digest = digest
+
+
+@contextmanager
+def _followed(done: Accumulator[int], pace: Pace) -> Iterator[None]:
+    """Tell `pace` of rows as Spark tells of parts that are done, while the caller waits for all of them."""
+    over = threading.Event()
+    told = 0
+
+    def follow() -> None:
+        nonlocal told
+        while not over.wait(EVERY):
+            now = int(done.value)
+            if now > told or now < pace.standing().of:
+                pace.add(now - told)
+            told = now
+
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        over.set()
+        follower.join()
+    if int(done.value) > told:
+        pace.add(int(done.value) - told)
 
 
 def _on_executors(config: ScanConfig | None) -> ScanConfig:
@@ -302,8 +373,3 @@ def _on_executors(config: ScanConfig | None) -> ScanConfig:
 
 def _reader(place: _Place, *only: str) -> DatasetReader:
     return DatasetReader(locate(place.uri, place.conn_id), place.format, only=only or None)
-
-
-def _digest(reader: DatasetReader, answers: Sequence[dict[str, Any]]) -> str:
-    files = [from_json(FileDigest, one["digest"]) for one in answers]
-    return dataset_digest(files, is_folder=reader.listing.is_folder)

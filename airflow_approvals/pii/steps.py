@@ -119,7 +119,12 @@ def scan(source: Staged, scanner: Scanner, *, report: str | None = None, pace: P
 
         with session_for(scanner.config) as session:
             found = scan_dataset_on_spark(
-                session, source.uri, scanner.config, conn_id=source.conn_id, format=source.format
+                session,
+                source.uri,
+                scanner.config,
+                conn_id=source.conn_id,
+                format=source.format,
+                pace=pace,
             )
     else:
         found = scan_by_parts(
@@ -199,6 +204,7 @@ def _mask(
                 format=source.format,
                 overwrite=True,
                 check=check,
+                pace=pace,
             )
     return mask_dataset(
         source.uri,

@@ -12,9 +12,8 @@ It reads nothing that masking says of itself.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -22,15 +21,11 @@ from airflow_approvals.core.errors import InvalidRequestError
 from airflow_approvals.pii.cells import Gate, check_length, text_of
 from airflow_approvals.pii.findings import Span
 from airflow_approvals.pii.masking.cells import is_value, text_of_cell
-from airflow_approvals.pii.masking.forms import joining_form, words_of
+from airflow_approvals.pii.masking.forms import joining_form
 from airflow_approvals.pii.masking.known_values import ValueIndex, searching_form
 from airflow_approvals.pii.masking.leaves import Leaf, parse_json, rebuild
 from airflow_approvals.pii.masking.operators import (
-    Fake,
     Generalise,
-    Mask,
-    Operator,
-    ShiftDate,
     own_shapes,
 )
 from airflow_approvals.pii.masking.rules import ANY, ColumnRule, MaskingRules, Treatment
@@ -39,8 +34,7 @@ from airflow_approvals.pii.masking.tables import Columns, TableMasker
 from airflow_approvals.pii.masking.texts import Finder
 from airflow_approvals.pii.verify_joins import Joins
 from airflow_approvals.pii.verify_report import ROWS_NAMED, Found, Leak, VerifyReport
-
-_COARSE = re.compile(r"\d{4}(?:-\d{2})?|\d+-\d+|90\+")
+from airflow_approvals.pii.verify_traces import Before, outside, texts_in
 
 
 class _Cleared(NamedTuple):
@@ -244,7 +238,7 @@ class Verifier:
         if isinstance(value, date):
             return set(self._known.find_whole(str(value)))
         found: set[str] = set()
-        for text in _texts(value):
+        for text in texts_in(value):
             if text in cleared.left:
                 found |= self._entities_of(text) - {"DATE_TIME"}
             elif text not in cleared.proven:
@@ -277,41 +271,22 @@ class Verifier:
         for (context, gate), texts in wanted.items():
             for text, spans in self._finder.find(texts, context, gate).items():
                 left = settle((span for span in spans if self._counts_as_left(rule, span)), text)
-                for row in texts[text] if left else ():
-                    for span in left:
-                        if self._stood_before(rule, text, span, source[row]):
-                            self._note(rule.column, span.entity_type, Found.RESCAN, row)
+                if left:
+                    self._note_left(rule, text, left, [(row, source[row]) for row in texts[text]])
+
+    def _note_left(
+        self, rule: ColumnRule, text: str, left: Sequence[Span], sources: Sequence[tuple[int, Any]]
+    ) -> None:
+        """Note of every row what stood in it before, not what an operator put there."""
+        shapes = [shape.span() for shape in self._shapes.finditer(text)]
+        for row, source in sources:
+            before = Before(source)
+            for span in left:
+                if before.holds(outside(text, span, shapes), rule, span.entity_type):
+                    self._note(rule.column, span.entity_type, Found.RESCAN, row)
 
     def _counts_as_left(self, rule: ColumnRule, span: Span) -> bool:
         return span.score >= rule.least_score and span.entity_type not in rule.leave_entities
-
-    def _stood_before(self, rule: ColumnRule, text: str, span: Span, source: Any) -> bool:
-        """Return whether a finding is what stood in the same cell before, not what an operator put there."""
-        operator = rule.operator or rule.by_entity.get(span.entity_type, rule.otherwise)
-        before: list[str] | None = None
-        for piece in self._outside_shapes(text, span):
-            words = words_of(piece)
-            form = "".join(words)
-            if len(form) < 2 or _is_allowed_rest(operator, piece.strip(), form):
-                continue
-            if before is None:
-                before = [word for one in _texts(source) for word in words_of(one)]
-            if form in "".join(before):
-                return True
-            if isinstance(operator, (Fake, ShiftDate)):
-                continue  # these keep some words of what they replace
-            kept = sum(len(word) for word in words if word in before)
-            if 2 * kept >= len(form):
-                return True
-        return False
-
-    def _outside_shapes(self, text: str, span: Span) -> Iterator[str]:
-        start = span.start
-        for shape in self._shapes.finditer(text):
-            if shape.end() > start and shape.start() < span.end:
-                yield text[start : max(start, shape.start())]
-                start = shape.end()
-        yield text[start : max(start, span.end)]
 
     def _note(self, column: str, entity: str, found: Found, row: int) -> None:
         key = column, entity, found
@@ -322,43 +297,10 @@ class Verifier:
             rows.append(number)
 
 
-def _is_allowed_rest(operator: Operator, piece: str, form: str) -> bool:
-    """Return whether an operator leaves this much of what it replaces on purpose."""
-    if isinstance(operator, Generalise):
-        return bool(_COARSE.fullmatch(piece))
-    return isinstance(operator, Mask) and len(form) <= operator.keep_last
-
-
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
         return math.isnan(other)
     return type(one) is type(other) and bool(one == other)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Yield every text of a cell: itself, or the leaves and keys of what is nested or JSON."""
-    # Of a key that comes twice, other readers may see the other value: objects are read as pairs.
-    nested = parse_json(value, pairs=True) if isinstance(value, str) else value
-    if isinstance(nested, (dict, list)):
-        yield from _nested_texts(nested)
-        return
-    text = text_of_cell(value)
-    if text:
-        yield text
-
-
-def _nested_texts(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield str(key)
-            yield from _nested_texts(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from _nested_texts(inner)
-    elif isinstance(value, str):
-        yield from _texts(value)  # JSON within JSON
-    elif is_value(value):
-        yield text_of_cell(value) or ""
 
 
 def _leaves(value: Any, rule: ColumnRule) -> list[Leaf]:

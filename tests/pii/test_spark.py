@@ -25,6 +25,7 @@ from airflow_approvals.pii.masking.finished import WaitingDataset
 from airflow_approvals.pii.masking.known_values import ValueIndex
 from airflow_approvals.pii.masking.operators import Hash, Operator, Pseudonym
 from airflow_approvals.pii.masking.rules import ColumnRule, MaskingRules, Treatment
+from airflow_approvals.pii.pace import Pace, Standing
 from airflow_approvals.pii.scan_datasets import plan_dataset, scan_dataset
 from airflow_approvals.pii.scanner import Scanner
 from airflow_approvals.pii.spark import (
@@ -120,6 +121,23 @@ def test_steps_of_a_pipeline_run_on_spark_with_the_same_reports(
         made = steps.mask(staged, str(masked), steps.PlanSource(), KEYS, scanner)
         told[engine] = scanned.report, made.written.report, made.plan.digest
     assert told["spark"] == told["local"]
+
+
+@pytest.mark.services
+def test_a_log_is_told_of_every_row_on_spark_as_well(
+    session: Any, source: Path, rules: MaskingRules, tmp_path: Path
+) -> None:
+    standings: list[Standing] = []
+    pace, every = Pace(standings.append, every=0.0), PARTS * ROWS + 3
+    scan_dataset_on_spark(session, str(source), pace=pace)
+    mask_dataset_on_spark(session, str(source), str(tmp_path / "out"), rules, KEYS, pace=pace)
+    for step in ("scanning", "finding", "masking"):
+        told = [standing for standing in standings if standing.step == step]
+        assert {standing.of for standing in told} == {every}
+        assert told[0].rows == 0
+        assert told[-1].rows == every
+        assert sorted(standing.rows for standing in told) == [standing.rows for standing in told]
+        assert "rows/s" in told[-1].words
 
 
 @pytest.mark.services
