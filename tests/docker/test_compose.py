@@ -13,9 +13,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -263,12 +264,13 @@ def test_the_export_of_counts_runs_with_the_commands_and_settings_of_the_file(ma
         ApprovalsClient(machine.url, login_token(tokens["alice"]), 10.0) as alice,
     ):
         _until(lambda: _trigger(machine, tokens["engineer"]), "the DAG is known")
-        _until(lambda: bool(_requests(alice, State.PENDING)), "the export asks")
+        states = partial(_task_states, machine, tokens["engineer"])
+        _until(lambda: bool(_requests(alice, State.PENDING)), "the export asks", states)
         (request,) = _requests(engineer, State.PENDING)
         assert request.requesters == ("engineer",)
         assert not exported.exists()
         alice.vote(request.id, Verdict.APPROVE, revision=request.revision)
-        _until(lambda: bool(_requests(alice, State.COMPLETED)), "the export is done")
+        _until(lambda: bool(_requests(alice, State.COMPLETED)), "the export is done", states)
     assert exported.exists()
 
 
@@ -302,8 +304,18 @@ def _requests(client: ApprovalsClient, state: State) -> tuple[ApprovalRequest, .
     return client.list_requests(status=[state], dag_id="customer_export").requests
 
 
-def _until(holds: Any, what: str, *, seconds: float = 180.0) -> None:
+def _task_states(machine: Machine, token: str) -> dict[str, str | None]:
+    answer = httpx.get(
+        f"{machine.url}/api/v2/dags/customer_export/dagRuns/~/taskInstances",
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=30,
+    )
+    told: list[dict[str, Any]] = answer.json()["task_instances"]
+    return {task["task_id"]: task["state"] for task in told}
+
+
+def _until(holds: Any, what: str, told: Callable[[], Any] = str, *, seconds: float = 400.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}; {told()}"
         time.sleep(0.5)
