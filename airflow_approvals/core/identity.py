@@ -53,6 +53,21 @@ def person_named(name: str) -> Person:
     return Person(canonical)
 
 
+def person_logged_in_as(name: str) -> Person:
+    """Return the person behind a login that somebody holds now.
+
+    Raises `InvalidRequestError` for a name in compatibility characters, or with spaces around it: an auth
+    manager keeps such a name apart from the plain one, whose person it would become here.
+    """
+    plain = unicodedata.normalize("NFKC", name)
+    if name.strip() != name or unicodedata.normalize("NFC", name) != plain:
+        raise InvalidRequestError(
+            "the name of this login reads like another one's; expected plain letters and no spaces around "
+            "them: have it renamed"
+        )
+    return person_named(name)
+
+
 def requesters_of(origin: Origin) -> tuple[Person, ...]:
     """Return everybody who stands behind a run, and is therefore barred from approving it; sorted, each once.
 

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from airflow_approvals.core import gate, progress
+from airflow_approvals.core.canonical import digest_of
 from airflow_approvals.core.drift import check_can_be_watched, drifts_of
 from airflow_approvals.core.errors import InvalidRequestError, NotAllowedError, VoteRefusedError
 from airflow_approvals.core.model import (
@@ -178,7 +179,8 @@ def _difference(terms: StandingTerms, approved: Action, run: ApprovalRequest) ->
     ):
         return "it is for another gate"
     # Not the justification: it is words about the run, such as its date, and decides nothing.
-    if (action.kind, action.parameters) != (approved.kind, approved.parameters):
+    # By digest: Python takes 1, 1.0 and true for the same.
+    if action.kind != approved.kind or digest_of(action.parameters) != digest_of(approved.parameters):
         return "the action or its parameters differ"
     for what, glob, was, now in (
         ("source", terms.source, approved.source, action.source),

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import HTTPException, Request
 
 from airflow_approvals.core.errors import InvalidRequestError, NotAuthenticatedError
-from airflow_approvals.core.identity import person_named
+from airflow_approvals.core.identity import person_logged_in_as
 from airflow_approvals.web.callers import User
 
 
@@ -29,7 +29,7 @@ class AirflowUsers:
         except HTTPException as refusal:
             raise NotAuthenticatedError("not logged in to Airflow, or no longer; log in again") from refusal
         try:
-            return User(person=person_named(user.get_name()), airflow_user=user)
+            return User(person=person_logged_in_as(user.get_name()), airflow_user=user)
         except InvalidRequestError as error:
             raise NotAuthenticatedError(f"this login cannot be used here: {error}") from error
 

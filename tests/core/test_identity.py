@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_approvals.core.errors import InvalidRequestError
-from airflow_approvals.core.identity import person_named, requesters_of
+from airflow_approvals.core.identity import person_logged_in_as, person_named, requesters_of
 from airflow_approvals.core.model import Origin
 
 ALICE = person_named("alice")
@@ -114,6 +114,25 @@ def test_case_and_normal_form_never_make_a_second_person(name: str) -> None:
         assert person_named(unicodedata.normalize(form, name)) == person
     assert person_named(name.casefold()) == person
     assert person_named(f" {name} ") == person
+
+
+@pytest.mark.parametrize("name", ["alice", "Alice", "ALICE", "josé", "jose\u0301", "ann lee", "straße"])
+def test_a_plain_login_is_the_person_of_that_name(name: str) -> None:
+    assert person_logged_in_as(name) == person_named(name)
+
+
+LOOKALIKES = {
+    spelling: name
+    for spelling, name in SPELLINGS_OF_ALICE.items()
+    if spelling not in ("as it is", "upper case", "title case")
+}
+
+
+@pytest.mark.parametrize("name", LOOKALIKES.values(), ids=LOOKALIKES.keys())
+def test_a_second_account_whose_name_folds_to_anothers_is_nobody(name: str) -> None:
+    """Whoever may register a name of their own must not become an approver by it."""
+    with pytest.raises(InvalidRequestError, match="reads like another"):
+        person_logged_in_as(name)
 
 
 def test_a_manual_run_is_its_triggering_users() -> None:

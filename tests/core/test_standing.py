@@ -311,6 +311,10 @@ NOT_COVERED: dict[str, tuple[ApprovalRequest, ApprovalRequest]] = {
         a_standing(),
         a_run(action=Action(kind="export", destination="file:///outbox/day.parquet", parameters={"x": 1})),
     ),
+    "a parameter that Python takes for the same": (
+        a_standing(action=replace(a_run().action, parameters={"x": 1})),
+        a_run(action=replace(a_run().action, parameters={"x": True})),
+    ),
     "another task": (a_standing(), a_run(origin=replace(a_run().origin, task_id="other"))),  # type: ignore[type-var]  # it has one
     "another gate": (a_standing(), a_run(gate="second")),
     "asked for by a person": (a_standing(), a_run(origin=None)),

@@ -12,7 +12,7 @@ from airflow_approvals.channels.slack.interactive import SlackUser
 from airflow_approvals.channels.slack.workspace import Workspace
 from airflow_approvals.core.delivery import IdentityLink, LinkCode
 from airflow_approvals.core.errors import NotAllowedError, NotAuthenticatedError
-from airflow_approvals.core.identity import person_named
+from airflow_approvals.core.identity import person_logged_in_as
 from airflow_approvals.core.model import Person
 from airflow_approvals.core.policy import Policy
 
@@ -89,7 +89,7 @@ def account_of(
     if person is not None:
         return Account(person=person, who=who, by="link")
     if by_email and member.email is not None:  # (4)
-        return Account(person=person_named(member.email), who=who, by="email")
+        return Account(person=person_logged_in_as(member.email), who=who, by="email")
     raise NotLinkedError("your Slack account is not linked to an Airflow login yet; press a button again")
 
 
