@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_approvals.core.errors import (
@@ -12,13 +12,14 @@ from airflow_approvals.core.errors import (
     SourceUnreadableError,
 )
 from airflow_approvals.core.model import to_json
+from airflow_approvals.pii.cells import Gate, text_of
 from airflow_approvals.pii.engine_identity import engine_digest, engine_words
 from airflow_approvals.pii.masking.arrow import mask_batch
 from airflow_approvals.pii.masking.keys import KeyRing
 from airflow_approvals.pii.masking.known_values import ValueIndex
 from airflow_approvals.pii.masking.operators import Operator
 from airflow_approvals.pii.masking.reading import columns_of
-from airflow_approvals.pii.masking.rules import MaskingRules, Treatment
+from airflow_approvals.pii.masking.rules import LEAST_SCORE, MaskingRules, Treatment
 from airflow_approvals.pii.masking.tables import TableMasker
 from airflow_approvals.pii.plan import MaskingPlan
 from airflow_approvals.pii.planning import plan_masking
@@ -37,6 +38,7 @@ REPORT = "pii"
 def scan_pii(frame: pd.DataFrame, *, scanner: Scanner | None = None) -> ScanReport:
     """Return what stands in every column of a frame: counts and types, never a value."""
     scanner = scanner or Scanner()
+    _check_index(frame, scanner)
     found = Tally().add_all(scanner.scan_batches(_table(frame).to_batches()))
     return found.report(engine=engine_words(scanner), engine_digest=engine_digest(scanner))
 
@@ -55,10 +57,12 @@ def mask_pii(
     Without a `plan` one is drawn up from a sample, with `operators` by entity type, and `otherwise`
     (`replace`) for all others. The result is verified before it is returned; the report is in `attrs["pii"]`.
     Raise `VerificationError` where anything is left, `SchemaMismatchError` where the plan does not fit,
-    `SourceEmptyError` for no rows, `InvalidRequestError` for a frame whose columns have no names.
+    `SourceEmptyError` for no rows, `InvalidRequestError` for a frame whose columns have no names, or whose
+    index says more than which row is which.
     """
     scanner, keys = scanner or Scanner(), keys or KeyRing()
     table = _table(frame)
+    _check_index(frame, scanner)
     if not table.num_rows:
         raise SourceEmptyError("a data frame holds no rows; there is nothing to mask")
     if plan is None:
@@ -71,7 +75,7 @@ def mask_pii(
     report = _verified(table, made, rules, known, keys, scanner)
     report.check()
     masked = _like(frame, made, rules)
-    masked.attrs[REPORT] = {**to_json(report), "plan_digest": plan.digest}
+    masked.attrs = {REPORT: {**to_json(report), "plan_digest": plan.digest}}  # others can hold anything
     return masked
 
 
@@ -105,6 +109,30 @@ def _table(frame: pd.DataFrame) -> Any:
             ) from None
     arrays = [array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array for array in arrays]
     return pa.Table.from_arrays(arrays, names=list(frame.columns))
+
+
+def _check_index(frame: pd.DataFrame, scanner: Scanner) -> None:
+    """Refuse an index that could be about somebody: no plan has a rule for it, and it would stay as it is."""
+    import pandas as pd
+
+    if isinstance(frame.index, pd.RangeIndex):
+        return
+    for number in range(frame.index.nlevels):
+        level = frame.index.get_level_values(number)
+        is_time = isinstance(level, (pd.DatetimeIndex, pd.TimedeltaIndex, pd.PeriodIndex))
+        is_number = pd.api.types.is_numeric_dtype(level.dtype)
+        name = "index" if level.name is None else str(level.name)
+        if not (is_time or is_number) or (is_number and _looks_personal(level, name, scanner)):
+            raise InvalidRequestError(
+                f"a data frame's index ({name!r}) holds more than numbers of rows, and would not be masked; "
+                "make it a column (reset_index), or drop it (reset_index(drop=True))"
+            )
+
+
+def _looks_personal(numbers: Iterable[Any], name: str, scanner: Scanner) -> bool:
+    texts = [text for text, _ in map(text_of, dict.fromkeys(numbers)) if text]
+    found = scanner.find(texts, (name,), Gate.NUMBERED)
+    return any(span.score >= LEAST_SCORE for spans in found.values() for span in spans)
 
 
 def _masked(table: Any, masker: TableMasker) -> Any:

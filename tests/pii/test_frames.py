@@ -27,7 +27,7 @@ KEYS = KeyRing(domains={"people": b"k" * 32})
 
 
 def people() -> pd.DataFrame:
-    index = [f"row {number}" for number in range(ROWS)]
+    index = [7 * number for number in range(ROWS)]
     mails = [f"ada.lovelace{number}@example.com" for number in range(ROWS)]
     return pd.DataFrame(
         {
@@ -69,6 +69,17 @@ def test_a_masked_frame_says_that_it_is_verified(scanner: Scanner) -> None:
     assert len(report["plan_digest"]) == 64
 
 
+def test_what_else_a_frame_carries_with_it_does_not_go_along(scanner: Scanner) -> None:
+    frame = people()
+    frame.attrs["owner"] = "ada.lovelace@example.com"
+    assert list(mask_pii(frame, scanner=scanner).attrs) == ["pii"]
+
+
+def test_a_frame_is_not_clean_for_what_its_index_hides(scanner: Scanner) -> None:
+    with pytest.raises(InvalidRequestError, match="reset_index"):
+        scan_pii(pd.DataFrame({"n": [1]}, index=["ada@example.com"]), scanner=scanner)
+
+
 def test_a_scan_counts_and_a_check_refuses(scanner: Scanner) -> None:
     report = scan_pii(people(), scanner=scanner)
     counts = {
@@ -100,6 +111,15 @@ BAD_FRAMES: dict[str, tuple[Any, type[ApprovalsError]]] = {
     "numbers for names": (pd.DataFrame([["ada@example.com"]]), InvalidRequestError),
     "one name twice": (pd.DataFrame([["a", "b"]], columns=["email", "email"]), InvalidRequestError),
     "values of several types": (pd.DataFrame({"email": ["ada@example.com", 7]}), SourceUnreadableError),
+    "names in the index": (pd.DataFrame({"email": ["a"]}, index=["ada@example.com"]), InvalidRequestError),
+    "names in a level of the index": (
+        pd.DataFrame({"email": ["a"]}, index=pd.MultiIndex.from_tuples([(1, "ada@example.com")])),
+        InvalidRequestError,
+    ),
+    "cards in the index": (
+        pd.DataFrame({"email": ["a"]}, index=pd.Index([4111111111111111], name="card")),
+        InvalidRequestError,
+    ),
     "columns without a rule": (pd.DataFrame({"email": ["a"], "more": ["b"]}), SchemaMismatchError),
 }
 
