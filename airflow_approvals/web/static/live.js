@@ -158,7 +158,7 @@
   function takeUp() {
     const kept = JSON.parse(sessionStorage.getItem(DRAFT) ?? "null");
     sessionStorage.removeItem(DRAFT);
-    if (kept?.person !== person) return;
+    if (!kept || kept.person !== person) return;
     for (const [id, words] of Object.entries(kept.words)) {
       const field = answers().find((each) => each.id === id);
       if (!field) continue;
