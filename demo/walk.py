@@ -87,14 +87,18 @@ def _say_how_to_answer(stage: Stage, request: ApprovalRequest, slack: DemoSlack)
     rule("your answer")
     answer = f"{COMMAND} {{}} {request.id[:8]} -u alice --url {stage.airflow.url}"
     show(
-        f"Log in as alice, password {stage.passwords['alice']}, in a browser:\n\n"
+        "Log in in a browser:\n\n"
         f"  {stage.airflow.url}/approvals/requests/{request.id}\n\n"
+        "  user      alice\n"
+        f"  password  {stage.passwords['alice']}\n\n"
         "or in Slack (a fake one, of this demo), where you are alice and may be anybody:\n\n"
         f"  {slack.url}/?user={ACCOUNTS['alice']}\n\n"
         "or in a second terminal, in this folder (the password is asked for):\n\n"
         f"  {answer.format('approve')}\n"
         f"  {answer.format('deny')} -r 'not now'\n\n"
-        f"Who asked can only try: engineer, password {stage.passwords['engineer']}."
+        "Who asked can only try:\n\n"
+        "  user      engineer\n"
+        f"  password  {stage.passwords['engineer']}"
     )
 
 

@@ -75,9 +75,11 @@ def _local_findings(settings: Settings | None) -> Iterator[Finding]:
     from airflow import __version__ as airflow_version
 
     yield Finding(subject="airflow", level="ok", text=f"{airflow_version}, home {settings.home}")
-    yield from _checked("database", _check_database)
-    yield from _checked("deliveries", _check_deliveries)
-    yield from _checked("lineage", _check_lineage)
+    (database,) = _checked("database", _check_database)
+    yield database
+    if database.level == "ok":  # without our tables they could only say so again
+        yield from _checked("deliveries", _check_deliveries)
+        yield from _checked("lineage", _check_lineage)
     yield from _policy_findings(Path(settings.policy_file))
     yield from _checked("signing key", lambda: _check_key(settings))
     yield _secret_finding(settings)
@@ -134,7 +136,10 @@ def _policy_findings(path: Path) -> Iterator[Finding]:
     try:
         policy_file = parse_policy_file(path.read_text(encoding="utf-8"), name=str(path))
     except (OSError, UnicodeDecodeError) as error:
-        text = f"{path}: cannot be read ({type(error).__name__}); nothing can be approved without it"
+        text = (
+            f"{path}: cannot be read ({type(error).__name__}); nothing can be approved without it: write one "
+            "there, or name another in [approvals] policy_file"
+        )
         yield Finding(subject="policy file", level="wrong", text=text)
         return
     except ApprovalsError as error:

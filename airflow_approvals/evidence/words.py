@@ -100,7 +100,8 @@ def demands(rule: Mapping[str, Any]) -> Iterator[str]:
         if rule.get("self_approval") == "allowed"
         else "Who asks cannot approve."
     )
-    yield f"Expires after {rule.get('expires_after')}; an approval is good for {rule.get('receipt_valid_for')}."
+    good_for = rule.get("receipt_valid_for")
+    yield f"Expires after {rule.get('expires_after')}; an approval is good for {good_for}."
     if channels := rule.get("channels"):
         yield f"Takes answers from {', '.join(channels)} alone."
     if standing := rule.get("standing"):

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from airflow_approvals.core.model import ApprovalRequest, State
 from tests.browser.conftest import OpenPage
@@ -223,6 +223,22 @@ def test_nothing_scrolls_sideways(gallery: Gallery, open_page: OpenPage, width: 
     for path in paths:
         page = open_page("alice", path, width=width)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+
+
+def test_what_an_approver_presses_is_wide_enough_for_a_thumb(gallery: Gallery, browser: Browser) -> None:
+    base_url = gallery.site.base_url
+    context = browser.new_context(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    context.add_cookies([{"name": "_token", "value": "login-dana", "url": base_url}])
+    page = context.new_page()
+    page.goto(f"{base_url}/approvals/requests/{gallery.high_risk.id}")
+    heights = page.evaluate(
+        """() => [...document.querySelectorAll("button, summary, .jump a, .crumbs a, .who a")]
+            .filter((each) => each.offsetParent)
+            .map((each) => [each.textContent.trim(), each.getBoundingClientRect().height])"""
+    )
+    context.close()
+    assert len(heights) >= 5
+    assert [name for name, height in heights if height < 36] == []
 
 
 def test_dark_is_dark_and_light_is_light(gallery: Gallery, open_page: OpenPage) -> None:

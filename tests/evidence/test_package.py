@@ -46,7 +46,8 @@ def test_the_report_tells_what_each_policy_that_applied_demands(made: Made) -> N
     words = next(words for name, words in told.items() if name.startswith("partner-export"))
     for sentence in (
         "Covers export to file:///outbox/**.",
-        "Needs 1 approval by stewards, and 1 approval by security when dataset.rows > 2000, by different people.",
+        "Needs 1 approval by stewards, and 1 approval by security when dataset.rows > 2000, by different "
+        "people.",
         "Who asks cannot approve.",
         "Expires after 4h; an approval is good for 30m.",
         "May stand for 30 days, until schema, residual_pii, rows > 1.2x has drifted.",

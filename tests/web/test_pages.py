@@ -110,6 +110,7 @@ def test_a_vote_on_a_stale_page_is_refused_in_place(shared: Site) -> None:
         page = alice.send(form, verdict="approve")
         assert page.answer.status_code == 409
         assert "this request is already denied" in page.text
+        assert "nothing was recorded for you" in page.text
 
 
 def test_questions_are_asked_and_answered_on_the_page(shared: Site) -> None:

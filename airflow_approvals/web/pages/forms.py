@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
-from airflow_approvals.core.errors import ApprovalsError, InvalidRequestError
+from airflow_approvals.core.errors import AlreadyDecidedError, ApprovalsError, InvalidRequestError
 from airflow_approvals.core.model import ApprovalRequest, Channel, Person, Verdict
 from airflow_approvals.service import Service
 from airflow_approvals.web.api import Call, ThisCall
@@ -219,6 +219,8 @@ async def _answered(
     except ApprovalsError as refusal:
         call.backend.events.wake()
         problem = str(refusal).replace(f"request {request_id}", "this request")
+        if isinstance(refusal, AlreadyDecidedError):
+            problem += "; nothing was recorded for you"
         return await request_page(
             request, call, request_id, problem=problem, entered=form, status=status_of(type(refusal))
         )
