@@ -108,8 +108,8 @@ class LineageLoop(Loop):
         size = self._backend.service.store.ledger_size()
         while lineage.plan(now=now()):
             pass
-        lineage.collect(now=now())
         while lineage.send_due(lease=new_id(), now=now):
             pass
+        lineage.collect(now=now())  # what is wrong with a file of it stops nothing else
         lineage.spool.forget_sent(before=now() - KEPT)
         return size
