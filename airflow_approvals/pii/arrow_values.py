@@ -27,8 +27,8 @@ def python_values(array: Any, column: str, *, first_row: int | None = None) -> l
         row = next(row for row in range(len(one)) if not _is_readable(one[row]))
         place += f", row {first_row + row} (the first is 0)"
     raise SourceUnreadableError(
-        f"{place}: holds a date or time that is none: of another year than 1 to 9999, or of a time zone that "
-        "nobody knows; stage it without"
+        f"{place}: holds a date or time that is none (of another year than 1 to 9999, of a time zone that "
+        "nobody knows), or a struct in which two fields have one name; stage it without"
     )
 
 

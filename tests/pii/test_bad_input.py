@@ -71,6 +71,7 @@ REFUSED: dict[str, Case] = {
     "semicolons": ("x.csv", lambda: b"id;name\n1;" + C + b"\n", SourceUnreadableError, "x.csv: row 1 is one column with ';' in its name"),
     "a year beyond all dates": ("x.parquet", lambda: parquet_bytes({"a": pa.array([0, 2**30], pa.date32())}), SourceUnreadableError, "x.parquet: column 'a', row 1 .the first is 0.: holds a date"),
     "a nested year beyond all dates": ("x.parquet", lambda: parquet_bytes({"a": pa.array([{"t": 0}, {"t": 2**62}], pa.struct([("t", pa.timestamp("us"))]))}), SourceUnreadableError, "x.parquet: column 'a', row 1 "),
+    "two fields of a name": ("x.parquet", lambda: parquet_bytes({"a": pa.StructArray.from_arrays([pa.array([CANARY])] * 2, names=["m", "m"])}), SourceUnreadableError, "x.parquet"),
     "a number beyond all doubles": ("x.jsonl", lambda: b'{"a": 1}\n{"a": 1e400, "b": "' + C + b'"}\n', SourceUnreadableError, "x.jsonl: row 1 .the first is 0., column 'a' holds .*number"),
     "half a character": ("x.jsonl", lambda: b'{"a": "ok"}\n{"a": {"b": "\\ud800' + C + b'"}}\n', SourceUnreadableError, "x.jsonl: row 1 .the first is 0., column 'a' holds half a character"),
     "50 MB cell, csv": ("x.csv", lambda: b'a,b\n1,"' + FIFTY_MB + b'"\n', SourceUnreadableError, "x.csv: cannot be parsed after row 1, or a row is longer"),
@@ -145,6 +146,9 @@ def test_what_cannot_be_masked_is_refused_and_leaves_nothing_behind(
 
 Found = dict[str, set[str]]
 HANDLED: dict[str, tuple[str, Callable[[], bytes], Found]] = {
+    "a key twice in JSON text": ("x.csv", lambda: b'a,b\n"{""m"": ""' + C + b'"", ""m"": ""x""}",1\n', {"a": {"EMAIL_ADDRESS"}, "b": set()}),
+    "a key twice in a few JSON texts": ("x.csv", lambda: b'a,b\n' + b'"{""m"": ""x""}",1\n' * 30 + b'"{""m"": ""' + C + b'"", ""m"": ""x""}",1\n', {"a": {"EMAIL_ADDRESS"}, "b": set()}),
+    "a number beyond all doubles in JSON text": ("x.csv", lambda: b'a,b\n' + b'"{""m"": ""x""}",1\n' * 30 + b'"{""m"": ""' + C + b'"", ""n"": 1e400}",1\n', {"a": {"EMAIL_ADDRESS"}, "b": set()}),
     "byte order mark": ("x.csv", lambda: b"\xef\xbb\xbfa\n" + C + b"\n", {"a": {"EMAIL_ADDRESS"}}),
     "no line end at the end": ("x.csv", lambda: b"a\nx\n" + C, {"a": {"EMAIL_ADDRESS"}}),
     "line ends in quotes": ("x.csv", lambda: b'a,b\n"x\r\n' + C + b'",1\n', {"a": {"EMAIL_ADDRESS"}, "b": set()}),

@@ -31,14 +31,22 @@ Visit = Callable[[Leaf], Any]
 def parse_json(text: str, *, pairs: bool = False) -> Any:
     """Return the dict or list that a text holds as JSON, None when it holds none.
 
-    With `pairs`, objects are lists of their pairs, also of those whose key comes again.
+    A text in which a key comes twice in one object is none: of its two values a dict would hide one. With
+    `pairs`, objects are lists of their pairs, also of those whose key comes again.
     """
     if not text.lstrip().startswith(("{", "[")):
         return None
     try:
-        return json.loads(text, object_pairs_hook=list if pairs else None, parse_float=_finite)
+        return json.loads(text, object_pairs_hook=list if pairs else _object, parse_float=_finite)
     except (ValueError, RecursionError):
         return None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found
 
 
 def _finite(digits: str) -> float:
