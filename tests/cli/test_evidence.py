@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from airflow_approvals.cli.exits import Exit
 from tests.cli.conftest import Say
@@ -99,3 +104,41 @@ def test_a_file_that_is_not_there_is_an_error_in_one_sentence(say: Say) -> None:
     told = say("verify", "nothing.json", "--key", "nothing.json")
     assert told.code == Exit.ERROR
     assert len(told.err.strip().splitlines()) == 1
+
+
+def test_the_packages_that_the_docs_name_are_enough_to_verify_without_airflow(
+    say: Say, tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evidence.md").read_text(encoding="utf-8")
+    found = re.search(r"^\$ pip install (cryptography .*)$", page, re.MULTILINE)
+    assert found
+    enough, waiting = {"airflow-approvals"}, shlex.split(found[1])
+    while waiting:
+        wanted = Requirement(waiting.pop())
+        extras = wanted.extras or {""}
+        enough.add(canonicalize_name(wanted.name))
+        for line in metadata.requires(wanted.name) or ():
+            needed = Requirement(line)
+            marker = needed.marker
+            if canonicalize_name(needed.name) not in enough and (
+                marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)
+            ):
+                waiting.append(line)
+    names = metadata.packages_distributions()
+    others = {name for name, owners in names.items() if not {canonicalize_name(o) for o in owners} & enough}
+    assert {"airflow", "httpx", "sqlalchemy"} <= others
+    assert say("evidence", "--since", "2020-01-01", "--out", "package", user="root").code == Exit.OK
+    code = """
+import sys
+blocked = set(sys.argv.pop(1).split(","))
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in blocked:
+            raise ModuleNotFoundError(name + " is blocked", name=name)
+sys.meta_path.insert(0, Blocker())
+from airflow_approvals.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+    command = [sys.executable, "-c", code, ",".join(others), "verify", str(tmp_path / "package")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (Exit.OK, "")
