@@ -41,6 +41,15 @@ def receipt_dataset(request: ApprovalRequest, site: Site) -> DatasetName:
     return receipt_of(site.namespace, request.id)
 
 
+def receipt_facets(request: ApprovalRequest) -> Facets:
+    """Return what is said of a receipt by whoever writes or reads it.
+
+    All say all of it: Marquez takes the description of a dataset away with the next event that has none.
+    """
+    told = f"Receipt of approval {request.id}: policy {request.policy}, {how_approved(request)}"
+    return {"version": facets.version(request.id), "documentation": facets.documentation(told)}
+
+
 def run_facet(
     request: ApprovalRequest, site: Site, *, state: State | None = None, with_reasons: bool = False
 ) -> Facet:

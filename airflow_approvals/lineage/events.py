@@ -14,10 +14,10 @@ from airflow_approvals.core.model import ApprovalRequest, Entry, State
 from airflow_approvals.lineage import facets
 from airflow_approvals.lineage.approval import (
     Site,
-    how_approved,
     input_of,
     job_of,
     receipt_dataset,
+    receipt_facets,
     run_facet,
 )
 from airflow_approvals.lineage.facets import Facets
@@ -80,13 +80,7 @@ def _input(name: DatasetName, about: Facets, reading: Facets) -> dict[str, Any]:
 
 def _receipt(request: ApprovalRequest, site: Site) -> dict[str, Any]:
     name = receipt_dataset(request, site)
-    about: Facets = {
-        "version": facets.version(request.id),
-        "lifecycleStateChange": facets.lifecycle("CREATE"),
-        "documentation": facets.documentation(
-            f"Receipt of approval {request.id}: policy {request.policy}, {how_approved(request)}"
-        ),
-    }
+    about: Facets = {**receipt_facets(request), "lifecycleStateChange": facets.lifecycle("CREATE")}
     return {"namespace": name.namespace, "name": name.name, "facets": about}
 
 

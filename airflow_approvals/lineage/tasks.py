@@ -20,6 +20,7 @@ from airflow_approvals.lineage.approval import (
     input_of,
     job_of,
     receipt_dataset,
+    receipt_facets,
     release_facet,
     run_facet,
 )
@@ -203,7 +204,7 @@ def _released(
 
 
 def _receipt(request: ApprovalRequest, site: Site) -> Any:
-    return read(receipt_dataset(request, site), {"version": facets.version(request.id)})
+    return read(receipt_dataset(request, site), receipt_facets(request))
 
 
 def _run_facets(request: ApprovalRequest, site: Site, state: State | None = None) -> Facets:
