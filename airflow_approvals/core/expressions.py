@@ -120,11 +120,22 @@ def is_true(source: str, variables: Mapping[str, Any]) -> bool:
     try:
         result = _compiled(source).execute(dict(variables))
     except _EVALUATION_ERRORS as error:
-        # The library's message can repeat a value; the kind of trouble is enough to find it.
-        raise ExpressionError(f"{source!r} could not be evaluated ({type(error).__name__})") from None
+        # The library's message can repeat a value; what is not known, or the kind of trouble, is enough.
+        missing = " and ".join(_not_known(source, variables))
+        why = f": {missing} is not known" if missing else f" ({type(error).__name__})"
+        raise ExpressionError(f"{source!r} could not be evaluated{why}") from None
     if not isinstance(result, bool):
         raise ExpressionError(f"{source!r} gave {type(result).__name__}, expected true or false")
     return result
+
+
+def _not_known(source: str, variables: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name}.{field}"
+        for name, fields in FIELDS.items()
+        for field in sorted(fields)
+        if f"{name}.{field}" in source and variables[name][field] is None
+    ]
 
 
 def expression_variables(action: Action, evidence: Evidence, requesters: Sequence[Person]) -> dict[str, Any]:

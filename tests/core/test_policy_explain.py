@@ -61,8 +61,8 @@ def test_an_explanation_says_who_must_answer_and_why() -> None:
         "Policy deletes does not cover it: the action is export, it covers delete.",
         "Policy exports is the first that covers it: somebody must approve this action.",
         "2 approvals by stewards needed (always).",
-        "1 approval by security needed ('pii.residual > 10' could not be evaluated (TypeError), "
-        "so the rule applies).",
+        "1 approval by security needed ('pii.residual > 10' could not be evaluated: "
+        "pii.residual is not known, so the rule applies).",
         "No approval by board needed ('false' does not hold).",
         "May approve: bob, carol, dave; each counts for one rule.",
         "May not approve, because they ask: alice.",
