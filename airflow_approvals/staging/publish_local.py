@@ -97,6 +97,8 @@ class LocalTarget:
             try:
                 lock = os.open(temporary, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             except FileNotFoundError:
+                if not is_folder:
+                    raise  # what is made here and now cannot be missing: the file system takes no files
                 continue
             # Another publish may take it for a leftover in the moment before it is locked: then begin again.
             if _is_locked_by(lock):
