@@ -40,18 +40,21 @@ class KeptEvents:
         name = f"{int(now.timestamp() * 1_000_000):020d}.{UUID(run_id)}{_SUFFIX}"
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            used = sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(self.folder))
+            used = sum(map(_size_of, os.scandir(self.folder)))
             if used + len(body) > MOST_BYTES:
                 raise ServiceUnavailableError(
                     f"lineage: {self.folder} is full ({used} of {MOST_BYTES} bytes), and this event is lost; "
                     "see why the approvals service takes nothing"
                 )
             descriptor, draft = tempfile.mkstemp(dir=self.folder, prefix=".draft-")  # mode 0600
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(body)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(draft).replace(self.folder / name)
+            try:
+                with os.fdopen(descriptor, "wb") as stream:
+                    stream.write(body)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                Path(draft).replace(self.folder / name)
+            finally:
+                Path(draft).unlink(missing_ok=True)
         except OSError as error:
             raise ServiceUnavailableError(
                 f"lineage: {self.folder} cannot be written to ({error.strerror}), and this event is lost; "
@@ -95,3 +98,10 @@ class KeptEvents:
         except OSError:  # nothing was ever kept, or it is none of this user's
             return []
         return [self.folder / name for name in sorted(names)]
+
+
+def _size_of(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:  # handed over by somebody else in this moment
+        return 0

@@ -208,6 +208,35 @@ def test_what_is_kept_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     kept.keep(str(uuid4()), b"x" * 60, now=_now())
 
 
+def test_what_others_take_away_meanwhile_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = KeptEvents(tmp_path)
+    kept.keep(str(uuid4()), b"{}", now=datetime.now(UTC))
+    look = os.scandir
+
+    def taken_away(folder: Path) -> list[os.DirEntry[str]]:
+        entries = list(look(folder))
+        for entry in entries:
+            Path(entry.path).unlink()
+        return entries
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", taken_away)
+        kept.keep(str(uuid4()), b"{}", now=datetime.now(UTC))
+    assert kept.count() == 1
+
+
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ServiceUnavailableError, match="No space left"):
+        KeptEvents(tmp_path).keep(str(uuid4()), b"{}", now=datetime.now(UTC))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_where_nothing_can_be_kept_the_event_is_lost_and_that_is_said(
     dead: str, airflow_home: Path, kept: KeptEvents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
