@@ -10,6 +10,18 @@ import rfc8785
 from airflow_approvals.core.errors import InvalidRequestError
 
 
+class RepeatedNameError(ValueError):
+    """A name stands twice in one JSON object: two readers may see two different values."""
+
+
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return one JSON object, as an `object_pairs_hook`; raise `RepeatedNameError` for a repeated name."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise RepeatedNameError
+    return found
+
+
 def canonical_json(value: Any) -> bytes:
     """Return `value` as RFC 8785 bytes; refuse what JSON cannot say exactly (NaN, integers beyond 2^53)."""
     try:

@@ -11,6 +11,7 @@ import binascii
 import json
 from typing import Any
 
+from airflow_approvals.core.canonical import without_repeats
 from airflow_approvals.core.errors import ReceiptInvalidError, VerificationError
 from airflow_approvals.core.signature import PublicKeys, Signer
 
@@ -65,7 +66,7 @@ def payload_of(envelope: dict[str, Any]) -> bytes:
 def read_json(text: bytes | str) -> Any:
     """Return the JSON value of `text`; raise `ReceiptInvalidError` for bad JSON, a repeated name, or NaN."""
     try:
-        return json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
+        return json.loads(text, object_pairs_hook=without_repeats, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise ReceiptInvalidError("not JSON, or a name is there twice; ask for the receipt again") from None
 
@@ -74,13 +75,6 @@ def _signed_bytes(payload_type: str, payload: bytes) -> bytes:
     """Return DSSE's pre-authentication encoding; its lengths count bytes."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError
-    return found
 
 
 def _no_constant(_: str) -> None:

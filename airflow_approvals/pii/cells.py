@@ -33,6 +33,11 @@ MOST_CELLS = 250_000  # at a time: as Python values they take a hundred bytes ea
 LONGEST_CELL = 1_000_000  # characters; spaCy refuses more (E088), because memory grows with them
 
 
+def rows_at_a_time(columns: int) -> int:
+    """Return of how many rows the cells fit into memory as Python values."""
+    return max(1, MOST_CELLS // max(1, columns))
+
+
 class Gate(StrEnum):
     """What a text may be, by the type of its column."""
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_approvals.pii.analyzer import load_analyzer
 from airflow_approvals.pii.cells import (
-    MOST_CELLS,
     ColumnTexts,
     Gate,
     TextGroup,
     check_length,
+    rows_at_a_time,
     texts_of_batch,
 )
 from airflow_approvals.pii.config import ScanConfig
@@ -210,7 +210,7 @@ class Scanner:
 
 def _sliced(batches: Iterable[Any], most_rows: int) -> Iterator[Any]:
     for batch in batches:
-        rows = max(1, min(most_rows, MOST_CELLS // max(1, batch.num_columns)))
+        rows = min(most_rows, rows_at_a_time(batch.num_columns))
         for first in range(0, batch.num_rows, rows):
             yield batch.slice(first, rows)
 

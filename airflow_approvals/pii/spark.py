@@ -27,7 +27,7 @@ from airflow_approvals.core.errors import (
     SourceChangedError,
     error_types,
 )
-from airflow_approvals.core.model import FileDigest, Snapshot, from_json, to_json
+from airflow_approvals.core.model import FileDigest, Snapshot, dataset_digest, from_json, to_json
 from airflow_approvals.pii.config import ScanConfig
 from airflow_approvals.pii.masking.datasets import (
     Check,
@@ -54,7 +54,6 @@ from airflow_approvals.pii.scan_datasets import (
 )
 from airflow_approvals.pii.scanner import Scanner
 from airflow_approvals.staging.locations import Part, locate
-from airflow_approvals.staging.snapshot import dataset_digest
 
 if TYPE_CHECKING:
     from pyspark.accumulators import Accumulator

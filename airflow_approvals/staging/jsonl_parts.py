@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from airflow_approvals.core.canonical import RepeatedNameError, without_repeats
 from airflow_approvals.core.errors import SourceEmptyError, SourceUnreadableError
 from airflow_approvals.core.model import Column
 from airflow_approvals.staging.locations import ByteSource
@@ -45,7 +46,7 @@ class JsonLinesPart:
         self._name = name
         self._file = HashedFile(source, name)
         self._text = TextFile(unpack(self._file, compression), name)
-        self._decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant)
+        self._decoder = json.JSONDecoder(object_pairs_hook=without_repeats, parse_constant=_refuse_constant)
         self._types: dict[str, str] = {}
         self._line = 0
         self.sha256 = ""
@@ -85,7 +86,7 @@ class JsonLinesPart:
             raise self._refusal(f"is longer than {LINE_LIMIT} bytes")
         try:
             row = self._decoder.decode(line.decode())
-        except _DuplicateKeyError:
+        except RepeatedNameError:
             reason = "has the same key twice in one object"
         except (ValueError, RecursionError):
             reason = "is not valid JSON"
@@ -140,17 +141,6 @@ def _kind(value: Any) -> str:
     if cls is int:
         return "int64" if -(2**63) <= value < 2**63 else "integer"
     return KINDS[cls]
-
-
-class _DuplicateKeyError(ValueError):
-    """Two readers of such an object may see two different values: one that was scanned, one that leaves."""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _DuplicateKeyError
-    return found
 
 
 def _refuse_constant(_: str) -> NoReturn:

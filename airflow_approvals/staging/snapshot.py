@@ -11,8 +11,7 @@ from airflow_approvals.core.errors import (
     SourceEmptyError,
     SourceUnreadableError,
 )
-from airflow_approvals.core.model import Column, FileDigest, Snapshot, to_json
-from airflow_approvals.core.model import dataset_digest as dataset_digest
+from airflow_approvals.core.model import Column, FileDigest, Snapshot, dataset_digest, to_json
 from airflow_approvals.staging.formats import find_layout, open_reader
 from airflow_approvals.staging.jsonl_parts import merge_types
 from airflow_approvals.staging.locations import Location, locate

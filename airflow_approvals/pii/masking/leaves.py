@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from airflow_approvals.core.canonical import without_repeats
 from airflow_approvals.pii.cells import pointer
 
 
@@ -37,16 +38,9 @@ def parse_json(text: str, *, pairs: bool = False) -> Any:
     if not text.lstrip().startswith(("{", "[")):
         return None
     try:
-        return json.loads(text, object_pairs_hook=list if pairs else _object, parse_float=_finite)
+        return json.loads(text, object_pairs_hook=list if pairs else without_repeats, parse_float=_finite)
     except (ValueError, RecursionError):
         return None
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError
-    return found
 
 
 def _finite(digits: str) -> float:

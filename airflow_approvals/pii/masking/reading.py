@@ -14,13 +14,12 @@ from airflow_approvals.core.errors import (
     SourceChangedError,
     SourceUnreadableError,
 )
-from airflow_approvals.core.model import FileDigest
+from airflow_approvals.core.model import FileDigest, dataset_digest
 from airflow_approvals.pii.arrow_values import python_values
-from airflow_approvals.pii.cells import MOST_CELLS
+from airflow_approvals.pii.cells import rows_at_a_time
 from airflow_approvals.pii.masking.rules import MaskingRules
 from airflow_approvals.staging.formats import Layout, find_layout, open_reader
 from airflow_approvals.staging.locations import Listing, Location, Part
-from airflow_approvals.staging.snapshot import dataset_digest
 
 Rows = list[dict[str, Any]]
 
@@ -86,10 +85,10 @@ class DatasetReader:
         """Yield a batch in pieces of so many rows that their cells fit into memory as Python values."""
         if isinstance(batch, list):
             self._names.update(*batch)
-            rows = max(1, MOST_CELLS // max(1, len(self._names)))
+            rows = rows_at_a_time(len(self._names))
             yield from (batch[first : first + rows] for first in range(0, len(batch), rows))
             return
-        rows = max(1, MOST_CELLS // max(1, batch.num_columns))
+        rows = rows_at_a_time(batch.num_columns)
         yield from (batch.slice(first, rows) for first in range(0, batch.num_rows, rows))
 
 
