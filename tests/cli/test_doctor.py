@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -24,7 +25,10 @@ def test_a_database_without_our_tables_is_said_once(say: Say, monkeypatch: pytes
     assert not checks.keys() & {"deliveries", "lineage"}
 
 
-def test_a_policy_file_that_is_not_there_is_said_with_what_to_do(say: Say) -> None:
+def test_a_policy_file_that_is_not_there_is_said_with_what_to_do(
+    say: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AIRFLOW__APPROVALS__POLICY_FILE", str(tmp_path / "none.yaml"))
     told = say("doctor", "-o", "json")
     (text,) = [check["text"] for check in told.json["checks"] if check["subject"] == "policy file"]
     assert "[approvals] policy_file" in text

@@ -33,8 +33,14 @@ def answer(
 
 
 def wait_until_asked(cluster: Cluster, task_id: str) -> None:
-    """Wait until the question is there, whether its task has paused by then or not."""
+    """Wait until the question is there and the scheduler knows that its task's first process has ended.
+
+    Airflow 3.1.0 hears of that up to 5 s late, and fails a task that was answered and queued again by then.
+    """
     cluster.until(f"{task_id} asks", lambda: cluster.api("GET", question(task_id)).status_code == 200)
+    ended = f"TaskInstance Finished: dag_id={HITL}, task_id={task_id},"
+    scheduler_log = cluster.home / "scheduler.log"
+    cluster.until(f"{task_id} has paused", lambda: ended in scheduler_log.read_text(errors="replace"))
 
 
 def test_the_example_runs_to_its_end_with_every_answer_a_vote(cluster: Cluster) -> None:
