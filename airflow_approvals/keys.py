@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import stat
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_approvals.core.errors import ConfigurationError, ServiceUnavailableError, VerificationError
 from airflow_approvals.core.signature import PublicKey, public_key_from_json, public_keys_in
+from airflow_approvals.whole_files import write_whole_once
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -122,12 +120,7 @@ def _own_key_file(home: Path) -> Path:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.parent.chmod(0o700)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".draft-") as draft:  # mode 0600
-            draft.write(CryptoSigner.generate_ed25519().private_bytes)
-            draft.flush()
-            os.fsync(draft.fileno())
-            with suppress(FileExistsError):
-                path.hardlink_to(draft.name)
+        write_whole_once(path, CryptoSigner.generate_ed25519().private_bytes)
     except OSError as error:
         raise ConfigurationError(
             f"[approvals] signing_key: no key file can be made at {path} ({error.strerror}); "

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import secrets
 import stat
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from airflow_approvals.core.canonical import sha256_hex
 from airflow_approvals.core.errors import ConfigurationError, SealBrokenError
 from airflow_approvals.core.sealed import KEY_BYTES, Sealed
+from airflow_approvals.whole_files import write_whole, write_whole_once
 
 KEY_FILE = Path("approvals") / "keys" / "sealing_keys.json"
 _ID_LENGTH = 16
@@ -106,28 +105,13 @@ def save_keyring(path: Path, keyring: Keyring, *, is_new: bool = False) -> None:
     )
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".draft-", delete=False) as draft:  # 0600
-            draft.write(text.encode())
-            draft.flush()
-            os.fsync(draft.fileno())
-        _put(Path(draft.name), path, is_new=is_new)
+        write = write_whole_once if is_new else write_whole
+        write(path, text.encode())
     except OSError as error:
         raise ConfigurationError(
             f"[approvals] sealing_keys: {path} cannot be written ({type(error).__name__}); make its folder "
             "writable for whoever seals"
         ) from error
-
-
-def _put(draft: Path, path: Path, *, is_new: bool) -> None:
-    try:
-        if not is_new:
-            draft.replace(path)
-        elif not path.exists():
-            path.hardlink_to(draft)
-    except FileExistsError:
-        pass  # another maker was faster: its keys count
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _new_key() -> tuple[str, bytes]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
 from airflow_approvals.core.errors import InvalidRequestError, NotAllowedError, ServiceUnavailableError
+from airflow_approvals.whole_files import write_whole
 
 FOLDER = Path("approvals") / "lineage"
 """Where they are kept, under AIRFLOW_HOME."""
@@ -46,15 +46,7 @@ class KeptEvents:
                     f"lineage: {self.folder} is full ({used} of {MOST_BYTES} bytes), and this event is lost; "
                     "see why the approvals service takes nothing"
                 )
-            descriptor, draft = tempfile.mkstemp(dir=self.folder, prefix=".draft-")  # mode 0600
-            try:
-                with os.fdopen(descriptor, "wb") as stream:
-                    stream.write(body)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                Path(draft).replace(self.folder / name)
-            finally:
-                Path(draft).unlink(missing_ok=True)
+            write_whole(self.folder / name, body)
         except OSError as error:
             raise ServiceUnavailableError(
                 f"lineage: {self.folder} cannot be written to ({error.strerror}), and this event is lost; "

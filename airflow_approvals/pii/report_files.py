@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +25,7 @@ from airflow_approvals.pii.report import ColumnReport, EntityReport, ScanReport
 from airflow_approvals.pii.scan_datasets import DatasetScan
 from airflow_approvals.pii.verify_report import VerifyReport
 from airflow_approvals.staging.locations import local_path
+from airflow_approvals.whole_files import write_whole
 
 Report = dict[str, Any]
 
@@ -55,13 +54,7 @@ def write_report(path: Path, report: Report) -> Written:
     content = json.dumps(report, indent=2, ensure_ascii=False).encode() + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=".airflow-approvals-", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        write_whole(path, content, mode=0o644)
     except OSError as error:
         raise DestinationError(f"{path}: cannot be written ({error.strerror}); give the rights") from error
     return Written(report=report, path=path, sha256=hashlib.sha256(content).hexdigest())
