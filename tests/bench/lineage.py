@@ -122,6 +122,7 @@ def _configure(service: str) -> None:
     os.environ["AIRFLOW__APPROVALS__WORKER_SECRET"] = SECRET
     os.environ["AIRFLOW__APPROVALS__SERVICE_URL"] = service
     os.environ["AIRFLOW__APPROVALS__BASE_URL"] = service
+    os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "WARNING"  # a line for every event otherwise
 
 
 def _http(url: str) -> dict[str, Any]:
