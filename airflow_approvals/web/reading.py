@@ -94,16 +94,16 @@ async def events(
     try:
         while True:
             ticket = hub.ticket(after)
-            found = await call.backend.run(_entries, call, after)
-            left = deadline - time.monotonic()
-            if found["entries"] or found["next"] < after or left <= 0 or hung_up.done():
-                hub.give_back(ticket)
-                return JSONResponse(found)
-            if found["next"] > after:  # nothing of it is the caller's business
-                hub.give_back(ticket)
+            try:
+                found = await call.backend.run(_entries, call, after)
+                left = deadline - time.monotonic()
+                if found["entries"] or found["next"] < after or left <= 0 or hung_up.done():
+                    return JSONResponse(found)
+                if found["next"] == after:  # otherwise there was something, and none of the caller's business
+                    await hub.wait(ticket, left, hung_up=hung_up)
                 after = found["next"]
-                continue
-            await hub.wait(ticket, left, hung_up=hung_up)
+            finally:
+                hub.give_back(ticket)
     finally:
         hung_up.cancel()
 

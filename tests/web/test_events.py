@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import NoReturn
 
 import httpx
 import pytest
 
-from airflow_approvals.core.errors import InvalidRequestError, NotAllowedError
+from airflow_approvals.core.errors import InvalidRequestError, NotAllowedError, ServiceUnavailableError
+from airflow_approvals.web.events import POLL_SECONDS
 from tests.web.site import Site, an_opening
 
 
@@ -153,3 +155,29 @@ def test_proofs_hold_against_the_signed_heads(shared: Site) -> None:
         )
         with pytest.raises(InvalidRequestError):
             audrey.consistency_proof(new, new + 1000)
+
+
+def test_a_call_that_failed_leaves_nobody_looking_for_what_is_new(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+
+    def away(*_: object, **__: object) -> NoReturn:
+        raise ServiceUnavailableError("the metadata database did not answer in time; try again")
+
+    def size() -> int:
+        looks.append(time.monotonic())
+        return 0
+
+    monkeypatch.setattr(site.store, "entries_after", away)
+    monkeypatch.setattr(site.store, "ledger_size", size)
+    answer = httpx.get(
+        f"{site.base_url}/approvals/api/v1/events",
+        params={"after": -1, "wait": 5},
+        headers={"Authorization": "Bearer login-alice"},
+    )
+    assert answer.status_code == 503
+    time.sleep(3 * POLL_SECONDS)
+    looks.clear()
+    time.sleep(5 * POLL_SECONDS)
+    assert looks == []
