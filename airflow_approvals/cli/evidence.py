@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_approvals.cli.exits import Exit
 from airflow_approvals.cli.offline import load_keys
-from airflow_approvals.cli.output import print_json, print_line
+from airflow_approvals.cli.output import head_lines, print_json, print_line
 from airflow_approvals.cli.session import connect
 from airflow_approvals.core.errors import InvalidRequestError, MissingExtraError
 from airflow_approvals.core.moments import rfc3339
@@ -68,7 +68,7 @@ def moment_of(text: str) -> datetime:
 def package_json(package: Package) -> dict[str, Any]:
     """Return what programs are told about a package."""
     since, until = package.period.bounds
-    summary = package.summary
+    summary, head = package.summary, package.report.head
     return {
         "kind": "evidence",
         "file": str(package.path),
@@ -78,6 +78,9 @@ def package_json(package: Package) -> dict[str, Any]:
         "entries": package.report.entries,
         "root": package.report.root,
         "keyids": list(package.report.keyids),
+        "signed_by": head.keyid,
+        "signed_at": rfc3339(head.time) if head.time else None,
+        "known_checkpoints": package.report.known_checkpoints,
         "trust_on_first_use": package.report.trust_on_first_use,
         "actions": summary.cases,
         "approvals": summary.approvals,
@@ -101,7 +104,7 @@ def package_lines(package: Package) -> Iterator[str]:
     for check in package.checks:
         if not check.holds:
             yield f"  look at     {check.title} {check.told}"
-    yield f"  signed by   key {', '.join(package.report.keyids)}"
+    yield from head_lines(package.report)
     if package.report.trust_on_first_use:
         yield "  note        the key came with the evidence; give --key to hold it against one you know"
 

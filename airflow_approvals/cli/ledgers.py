@@ -19,9 +19,10 @@ from airflow_approvals.cli.offline import (
     verify_ledger_at,
     verify_paths,
 )
-from airflow_approvals.cli.output import moment, print_json, print_line
-from airflow_approvals.core.model import to_json
+from airflow_approvals.cli.output import head_lines, moment, print_json, print_line
+from airflow_approvals.core.model import GrantKind, to_json
 from airflow_approvals.core.moments import rfc3339
+from airflow_approvals.core.receipt import Receipt
 
 if TYPE_CHECKING:
     from airflow_approvals.evidence.package import Package
@@ -114,7 +115,7 @@ def _told(args: Namespace, verified: Iterable[VerifiedReceipt | VerifiedLedger |
     now = datetime.now(UTC)
     for one in verified:
         for line in _lines_of(one, now):
-            print_line(line)
+            print_line(line.replace("\n", " "))  # a reason must not pass for lines of ours
     return Exit.OK
 
 
@@ -142,6 +143,8 @@ def _as_json(one: VerifiedReceipt | VerifiedLedger | Package) -> dict[str, Any]:
             "entries": report.entries,
             "root": report.root,
             "keyids": list(report.keyids),
+            "signed_by": report.head.keyid,
+            "signed_at": rfc3339(report.head.time) if report.head.time else None,
             "checkpoints": report.checkpoints,
             "known_checkpoints": report.known_checkpoints,
             "known_size": report.known_size,
@@ -158,6 +161,8 @@ def _as_json(one: VerifiedReceipt | VerifiedLedger | Package) -> dict[str, Any]:
         "requesters": list(receipt.requesters),
         "policy": receipt.policy,
         "votes": to_json_list(receipt.votes),
+        "grant": to_json(receipt.grant) if receipt.grant else None,
+        "standing": to_json(receipt.standing) if receipt.standing else None,
         "decided_at": rfc3339(receipt.decided_at),
         "not_after": rfc3339(receipt.not_after),
         "ledger_index": receipt.ledger.index if receipt.ledger else None,
@@ -180,6 +185,7 @@ def _receipt_lines(one: VerifiedReceipt, now: datetime) -> Iterable[str]:
     for vote in receipt.votes:
         own = ", on their own request" if vote.self_approval else ""
         yield f"  vote        {vote.verdict} by {vote.voter} ({', '.join(vote.groups)}){own}"
+    yield from _grant_lines(receipt)
     yield f"  decided     {moment(receipt.decided_at, now=now)} under policy {receipt.policy}"
     yield f"  signed by   key {receipt.keyid}"
     if receipt.ledger is not None:
@@ -189,6 +195,20 @@ def _receipt_lines(one: VerifiedReceipt, now: datetime) -> Iterable[str]:
         yield f"  data        {path}: exactly the approved bytes"
 
 
+def _grant_lines(receipt: Receipt) -> Iterable[str]:
+    """Yield what approved in place of votes, and what is approved in place of bytes."""
+    grant, terms = receipt.grant, receipt.standing
+    if grant is not None and grant.kind is GrantKind.BREAK_GLASS:
+        own = ", for their own request" if set(grant.by) & set(receipt.requesters) else ""
+        yield f"  BREAK GLASS granted by {', '.join(grant.by)} alone{own}, saying: {grant.reason}"
+    elif grant is not None:
+        yield f"  granted     by standing approval {grant.standing_id}, on the votes of {', '.join(grant.by)}"
+    if terms is not None:
+        days = "1 day" if terms.days == 1 else f"{terms.days} days"
+        where = f"{terms.dag_id} · {terms.task_id}"
+        yield f"  standing    answers later runs of {where} for {days}, and moves nothing"
+
+
 def _ledger_lines(one: VerifiedLedger, now: datetime) -> Iterable[str]:
     report = one.report
     yield f"{one.name}: the ledger holds"
@@ -196,8 +216,6 @@ def _ledger_lines(one: VerifiedLedger, now: datetime) -> Iterable[str]:
     yield f"  entries     {report.entries:,}, none changed, missing or moved"
     yield f"  root        {report.root}"
     yield f"  checkpoints {report.checkpoints} in the file, {report.known_checkpoints} from elsewhere"
-    if report.known_checkpoints:
-        yield f"  witnessed   up to entry {report.known_size:,} of {report.entries:,}"
-    yield f"  signed by   key {', '.join(report.keyids)}"
+    yield from head_lines(report)
     if report.trust_on_first_use:
         yield "  note        the key came with the ledger itself; give --key to hold it against one you know"

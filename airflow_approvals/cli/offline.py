@@ -15,6 +15,8 @@ from airflow_approvals.core.errors import (
     ApprovalsError,
     ConfigurationError,
     DigestMismatchError,
+    InvalidRequestError,
+    ReceiptInvalidError,
     SourceMissingError,
     VerificationError,
 )
@@ -59,15 +61,23 @@ def verify_paths(
     """Verify receipts, ledger exports and evidence packages; raise for the first that is wrong.
 
     `data` are local files or folders that every receipt must name. The checkpoints inside bundles, and the
-    notes in the files `checkpoints`, must agree with every export. An error carries the path as its note.
+    notes in the files `checkpoints`, must agree with every ledger. An error carries the path as its note.
     """
     packages = [path for path in paths if (path / MANIFEST).is_file()]
     exports = [path for path in paths if path not in packages and _is_export(path)]
     single = [path for path in paths if path not in packages and path not in exports]
+    # What is given to hold something against must never be left aside: nobody would notice.
+    if data and not single:
+        raise InvalidRequestError("--file is held against a receipt, and none is given; give the receipt too")
+    if checkpoints and not exports and not packages:
+        raise InvalidRequestError(
+            "--checkpoint is held against a ledger, and none is given; give an export or a package too"
+        )
     receipts = [verify_receipt_at(path, keys, data=data) for path in single]
     known = [one.receipt.ledger.checkpoint for one in receipts if one.receipt.ledger]
     ledgers = [verify_ledger_at(path, keys, checkpoints=checkpoints, known=known) for path in exports]
-    return (*receipts, *ledgers, *(verify_package_at(path, keys) for path in packages))
+    made = [verify_package_at(path, keys, checkpoints=checkpoints, known=known) for path in packages]
+    return (*receipts, *ledgers, *made)
 
 
 def verify_receipt_at(path: Path, keys: PublicKeys | None, *, data: Sequence[Path] = ()) -> VerifiedReceipt:
@@ -86,12 +96,19 @@ def verify_receipt_at(path: Path, keys: PublicKeys | None, *, data: Sequence[Pat
     return VerifiedReceipt(path=path, receipt=receipt, data=tuple(data))
 
 
-def verify_package_at(path: Path, keys: PublicKeys | None) -> Package:
+def verify_package_at(
+    path: Path,
+    keys: PublicKeys | None,
+    *,
+    checkpoints: Sequence[Path] = (),
+    known: Iterable[Checkpoint] = (),
+) -> Package:
     """Verify an evidence package: make it again from its ledger, and compare every byte."""
     from airflow_approvals.evidence.package import verify_package
 
+    outside = [*known, *_kept(path, checkpoints, keys)]
     with _about(path):
-        return verify_package(path, keys)
+        return verify_package(path, keys, known=outside)
 
 
 def verify_ledger_at(
@@ -119,9 +136,7 @@ def verify_ledger_at(
             keys, known = seen.keys, [*known, *seen.checkpoints]
         else:
             known = [*known, *read_lines(lines, _keys_of(path) if keys is None else keys)]
-    if checkpoints and keys is None:
-        raise ConfigurationError(f"{path}: a checkpoint is verified with a public key; give that too")
-    outside = [_checkpoint_at(each, keys or {}) for each in checkpoints]
+    outside = _kept(path, checkpoints, keys)
     with _about(name or path), path.open("rb", buffering=_BUFFER) as stream:
         report = verify_export(stream, keys, known=[*known, *outside])
     return VerifiedLedger(name=name or str(path), report=report)
@@ -153,6 +168,11 @@ def load_keys(paths: Sequence[Path]) -> PublicKeys | None:
 
 def check_data(receipt: Receipt, local: Path) -> None:
     """Raise `DigestMismatchError` unless the local file or folder holds exactly what was approved."""
+    if receipt.standing is not None:
+        raise ReceiptInvalidError(
+            f"{local}: the receipt of request {receipt.request_id} is a standing approval's, which covers no "
+            "bytes itself; give the receipt of the run that moved them"
+        )
     if local.is_dir():
         _check_folder(receipt, local)
         return
@@ -203,6 +223,13 @@ def _dataset_with(subjects: Sequence[Subject], files: dict[str, str]) -> dict[st
 def _is_hidden(path: Path) -> bool:
     # Markers such as _SUCCESS are not part of a dataset; they are not published either.
     return any(part.startswith(("_", ".")) for part in path.parts)
+
+
+def _kept(path: Path, checkpoints: Sequence[Path], keys: PublicKeys | None) -> list[Checkpoint]:
+    """Return the checkpoints that were kept elsewhere, to hold the ledger at `path` against."""
+    if checkpoints and keys is None:
+        raise ConfigurationError(f"{path}: a checkpoint is verified with a public key; give that too")
+    return [_checkpoint_at(each, keys or {}) for each in checkpoints]
 
 
 def _checkpoint_at(path: Path, keys: PublicKeys) -> Checkpoint:

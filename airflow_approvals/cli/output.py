@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
 from airflow_approvals.core.identity import is_invisible
+
+if TYPE_CHECKING:
+    from airflow_approvals.core.export import LedgerReport
 
 SHORT_ID = 8
 """Characters of a request id that are shown at least."""
@@ -82,3 +85,14 @@ def moment(at: datetime, *, now: datetime) -> str:
     """Return a time in UTC with how long ago, or how far ahead, it is."""
     words = f"{duration_words(now - at)} ago" if at <= now else f"in {duration_words(at - now)}"
     return f"{at:%Y-%m-%d %H:%M:%S} UTC ({words})"
+
+
+def head_lines(report: LedgerReport) -> Iterator[str]:
+    """Yield up to when a ledger tells, and which key says so."""
+    head = report.head
+    if report.known_checkpoints:
+        yield f"  witnessed   up to entry {report.known_size:,} of {report.entries:,}"
+    # A ledger that was cut back to an older head of its own holds; its time alone tells.
+    if head.time is not None:
+        yield f"  as of       {head.time:%Y-%m-%d %H:%M:%S} UTC; what was written later is not in it"
+    yield f"  signed by   key {head.keyid}"

@@ -20,7 +20,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +28,7 @@ from pathlib import Path
 
 from airflow_approvals import __version__
 from airflow_approvals.core.canonical import canonical_json
+from airflow_approvals.core.checkpoint import Checkpoint
 from airflow_approvals.core.dsse import read_json
 from airflow_approvals.core.errors import (
     ApprovalsError,
@@ -90,10 +91,11 @@ def make_package(
     return _derive(folder, folder / LEDGER, envelopes, period, keys, made_at=made_at)
 
 
-def verify_package(folder: Path, keys: PublicKeys | None) -> Package:
+def verify_package(folder: Path, keys: PublicKeys | None, *, known: Iterable[Checkpoint] = ()) -> Package:
     """Make the package in `folder` again from its ledger and receipts; raise for the first difference.
 
-    `keys` None takes those inside: then only agreement with itself is shown.
+    `keys` None takes those inside: then only agreement with itself is shown. `known` are verified checkpoints
+    from elsewhere, which its ledger must contain.
     """
     manifest = _read_manifest(folder)
     _check_version(folder, manifest["version"])
@@ -102,7 +104,13 @@ def verify_package(folder: Path, keys: PublicKeys | None) -> Package:
     with tempfile.TemporaryDirectory(prefix="approvals-evidence-") as scratch:
         again = Path(scratch)
         made = _derive(
-            again, folder / LEDGER, folder / RECEIPTS, period, keys, made_at=time_of(manifest["made_at"])
+            again,
+            folder / LEDGER,
+            folder / RECEIPTS,
+            period,
+            keys,
+            made_at=time_of(manifest["made_at"]),
+            known=known,
         )
         for name in (*_FILES, OSCAL, MANIFEST):
             if name != LEDGER and _sha256(folder / name) != _sha256(again / name):
@@ -123,9 +131,10 @@ def _derive(
     keys: PublicKeys | None,
     *,
     made_at: datetime,
+    known: Iterable[Checkpoint] = (),
 ) -> Package:
     with _in_file(LEDGER), ledger_path.open("rb", buffering=1 << 20) as stream:
-        report = verify_export(stream, keys)
+        report = verify_export(stream, keys, known=known)
     brought = _keys_of(ledger_path)
     summary = Summary()
     with (

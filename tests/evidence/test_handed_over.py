@@ -1,0 +1,135 @@
+"""What somebody who has only a package, receipts and keys is told, and what they are warned of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_approvals.cli.exits import Exit
+from airflow_approvals.cli.main import main
+from airflow_approvals.core.model import ApprovalRequest
+from airflow_approvals.evidence.ledger_file import Period
+from airflow_approvals.store.schema import create_tables
+from airflow_approvals.store.sql import create_store
+from airflow_approvals.web.ledger import bundle_of, ensure_checkpoint
+from tests.evidence.conftest import NOON, ORIGIN, Office, an_export, package_of
+
+Told = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Office]:
+    """Return an office of its own, with one request published."""
+    store = create_store(f"sqlite:///{tmp_path / 'airflow.db'}")
+    create_tables(store.engine)
+    found = Office(store, tmp_path)
+    ti_id, request = found.ask(an_export())
+    found.publish(ti_id, found.vote("bob", request))
+    yield found
+    store.close()
+
+
+def the_day(office: Office) -> Period:
+    return Period(since=NOON - timedelta(days=1), until=office.now + timedelta(days=1))
+
+
+def saved(path: Path, value: Any) -> str:
+    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+    return str(path)
+
+
+def key_of(office: Office, folder: Path) -> str:
+    return saved(folder / "known-keys.json", {"keys": [office.signer.public_key_json()]})
+
+
+def receipt_of(office: Office, request: ApprovalRequest, folder: Path) -> str:
+    found = office.store.get_request(request.id)
+    return saved(folder / f"{request.id}.json", bundle_of(office.service, found, ORIGIN, now=office.now))
+
+
+def test_a_package_of_a_ledger_that_was_cut_is_found_by_what_was_kept_elsewhere(
+    small: Office, tmp_path: Path, capsys: Told
+) -> None:
+    """A ledger that ends at an older signed head holds by itself: only what was signed later shows it."""
+    package_of(small, tmp_path / "package", the_day(small))
+    small.later(hours=1)
+    _, request = small.ask(an_export("later"))
+    small.vote("bob", request)
+    _, note = ensure_checkpoint(small.service, ORIGIN, now=small.now)
+    package, key = str(tmp_path / "package"), key_of(small, tmp_path)
+    assert main(["verify", package, "--key", key]) == Exit.OK
+    assert (
+        "as of       2026-03-01 12:00:00 UTC; what was written later is not in it" in capsys.readouterr().out
+    )
+    for more in (["--checkpoint", saved(tmp_path / "note", note)], [receipt_of(small, request, tmp_path)]):
+        assert main(["verify", "--key", key, package, *more]) == Exit.NOT_VERIFIED
+        assert "missing: a checkpoint from elsewhere states" in capsys.readouterr().err
+
+
+def test_a_kept_checkpoint_that_agrees_with_a_package_is_counted(
+    small: Office, tmp_path: Path, capsys: Told
+) -> None:
+    package = package_of(small, tmp_path / "package", the_day(small))
+    note = saved(tmp_path / "note", package.report.head.note)
+    command = ["verify", str(package.path), "--checkpoint", note]
+    assert main(command) == Exit.ERROR
+    assert "a checkpoint is verified with a public key" in capsys.readouterr().err
+    assert main([*command, "--key", key_of(small, tmp_path)]) == Exit.OK
+    entries = package.report.entries
+    assert f"witnessed   up to entry {entries} of {entries}" in capsys.readouterr().out
+
+
+def test_what_is_given_to_hold_against_is_never_left_aside(
+    small: Office, tmp_path: Path, capsys: Told
+) -> None:
+    package = package_of(small, tmp_path / "package", the_day(small))
+    key, data = key_of(small, tmp_path), saved(tmp_path / "data.csv", "other,bytes")
+    for path in (package.path, package.path / "ledger.jsonl"):
+        assert main(["verify", str(path), "--key", key, "--file", data]) == Exit.USAGE
+        assert "--file is held against a receipt, and none is given" in capsys.readouterr().err
+    _, request = small.ask(an_export("more"))
+    receipt = receipt_of(small, small.vote("bob", request), tmp_path)
+    note = saved(tmp_path / "note", package.report.head.note)
+    assert main(["verify", receipt, "--key", key, "--checkpoint", note]) == Exit.USAGE
+    assert "--checkpoint is held against a ledger, and none is given" in capsys.readouterr().err
+
+
+def test_the_receipt_of_an_emergency_says_who_granted_it_alone(
+    small: Office, tmp_path: Path, capsys: Told
+) -> None:
+    _, request = small.ask(an_export("urgent"))
+    small.glass(request, reason="outage\n  vote        approve by carol (security)")
+    receipt, key = receipt_of(small, request, tmp_path), key_of(small, tmp_path)
+    assert main(["verify", receipt, "--key", key]) == Exit.OK
+    lines = capsys.readouterr().out.splitlines()
+    (told,) = [line for line in lines if "BREAK GLASS" in line]
+    assert told.startswith("  BREAK GLASS granted by dana alone, saying: outage   vote")
+    assert not [line for line in lines if line.startswith("  vote")]
+    assert main(["verify", receipt, "--key", key, "-o", "json"]) == Exit.OK
+    grant = json.loads(capsys.readouterr().out)["verified"][0]["grant"]
+    assert (grant["kind"], grant["by"]) == ("break_glass", ["dana"])
+
+
+def test_the_receipt_of_a_standing_approval_says_so_and_covers_no_bytes(
+    small: Office, tmp_path: Path, capsys: Told
+) -> None:
+    _, first = small.ask(an_export("nightly"))
+    small.redeem(first.origin.ti_id if first.origin else "", small.vote("bob", first))
+    standing = small.stands(first)
+    _, covered = small.ask(an_export("nightly"))
+    key = key_of(small, tmp_path)
+    assert main(["verify", receipt_of(small, covered, tmp_path), "--key", key]) == Exit.OK
+    assert f"granted     by standing approval {standing.id}, on the votes of alice" in capsys.readouterr().out
+    receipt = receipt_of(small, standing, tmp_path)
+    assert main(["verify", receipt, "--key", key]) == Exit.OK
+    assert "answers later runs of export · publish for 10 days, and moves nothing" in capsys.readouterr().out
+    (tmp_path / "nightly.parquet").write_bytes(b"nightly 1000")  # what the dataset's digest is of
+    command = ["--key", key, "--file", str(tmp_path / "nightly.parquet")]
+    assert main(["verify", receipt_of(small, covered, tmp_path), *command]) == Exit.OK
+    assert main(["verify", receipt, *command]) == Exit.NOT_VERIFIED
+    assert "a standing approval's, which covers no bytes itself" in capsys.readouterr().err
