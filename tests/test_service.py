@@ -238,6 +238,29 @@ def test_changed_content_supersedes_a_pending_request_and_revokes_an_approved_on
         world.redeem(ti_id, approved)
 
 
+def test_standing_approvals_are_locked_before_the_ledgers_head(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ti_id = started(world)
+    world.open(ti_id, an_opening("before"))
+    locked: list[str] = []
+    find_standing, append = SqlTransaction.find_standing, SqlTransaction.append
+
+    def finds(self: SqlTransaction, *args: Any, **more: Any) -> Any:
+        locked.append("standing")
+        return find_standing(self, *args, **more)
+
+    def appends(self: SqlTransaction, *args: Any) -> Any:
+        locked.append("head")
+        return append(self, *args)
+
+    monkeypatch.setattr(SqlTransaction, "find_standing", finds)
+    monkeypatch.setattr(SqlTransaction, "append", appends)
+    # Whoever takes a standing approval back locks it first and the head second.
+    world.open(ti_id, an_opening("after"))
+    assert locked == ["standing", "head", "head"]
+
+
 def test_after_completion_a_cleared_task_asks_anew(world: World) -> None:
     first = started(world)
     request = world.approve(world.open(first))

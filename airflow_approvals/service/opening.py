@@ -66,11 +66,14 @@ class OpeningCases(StandingCases):
             slot = slot_of(origin, opening.gate)
             with self.store.begin() as tx:
                 prior = tx.find_latest_request(slot, for_update=True)
+                if prior is not None and _is_answer_to(draft, prior, now=now):
+                    return Opened(request=prior, created=False)
+                # Before the first entry locks the ledger's head: the standing ones are locked here, and a
+                # signer may be far away.
+                standings = self._ask_standings(tx, draft, now=now)
                 if prior is not None:
-                    kept = self._settle_prior(tx, prior, draft, actor=actor, now=now)
-                    if kept is not None:
-                        return Opened(request=kept, created=False)
-                opened = self._insert_answered(tx, draft, actor=actor, now=now)
+                    self._close_prior(tx, prior, draft, actor=actor, now=now)
+                opened = self._insert_answered(tx, standings, actor=actor, now=now)
             return Opened(request=opened, created=True)
 
     def open_for_person(
@@ -131,34 +134,20 @@ class OpeningCases(StandingCases):
         gate.check_text("justification", opening.action.justification)
         return drafted
 
-    def _settle_prior(
+    def _close_prior(
         self, tx: Transaction, prior: ApprovalRequest, draft: ApprovalRequest, *, actor: str, now: datetime
-    ) -> ApprovalRequest | None:
-        """Return the prior request of this slot if it answers the opening, else close it and return None."""
-        same = (prior.action_digest, prior.policy_digest) == (draft.action_digest, draft.policy_digest)
-        same_try = bool(prior.origin and draft.origin and prior.origin.ti_id == draft.origin.ti_id)
+    ) -> None:
+        """Close the prior request of this slot, as far as it is open; `draft` takes its place."""
+        because = f"superseded by {draft.id}"
         match prior.state:
             case State.PENDING:
-                # Who asks now, having cleared the task, must not be free to approve what others asked for.
-                all_barred = set(draft.requesters) <= set(prior.requesters)
-                if same and all_barred and now < prior.expires_at:
-                    return prior
-                self._close(tx, prior, State.SUPERSEDED, f"superseded by {draft.id}", actor=actor, now=now)
+                self._close(tx, prior, State.SUPERSEDED, because, actor=actor, now=now)
             case State.APPROVED:
-                if same and prior.receipt_expires_at and now < prior.receipt_expires_at:
-                    return prior
-                self._close(tx, prior, State.REVOKED, f"superseded by {draft.id}", actor=actor, now=now)
-            case State.REDEEMED if draft.origin and prior.redeemed_by == draft.origin.ti_id:
-                # Whichever try opened it: this one is at it (a rescheduled task runs anew within its try).
-                return prior
+                self._close(tx, prior, State.REVOKED, because, actor=actor, now=now)
             case State.REDEEMED:
                 self._close_unreported(tx, prior, actor=actor, now=now)
-            case State.DENIED | State.EXPIRED | State.CANCELLED if same and same_try:
-                # The same try asks again after its answer: the answer stands. A new try may ask anew.
-                return prior
             case _:
                 pass
-        return None
 
     def _close_unreported(
         self, tx: Transaction, prior: ApprovalRequest, *, actor: str, now: datetime
@@ -177,3 +166,24 @@ class OpeningCases(StandingCases):
 def digest_of_opening(opening: Opening) -> str:
     """Return the digest by which a repeated Idempotency-Key is held against its first use."""
     return digest_of(to_json(opening))
+
+
+def _is_answer_to(draft: ApprovalRequest, prior: ApprovalRequest, *, now: datetime) -> bool:
+    """Return whether the prior request of this slot answers what `draft` asks."""
+    same = (prior.action_digest, prior.policy_digest) == (draft.action_digest, draft.policy_digest)
+    ti_id = draft.origin.ti_id if draft.origin else None
+    match prior.state:
+        case State.PENDING:
+            # Who asks now, having cleared the task, must not be free to approve what others asked for.
+            all_barred = set(draft.requesters) <= set(prior.requesters)
+            return same and all_barred and now < prior.expires_at
+        case State.APPROVED:
+            return same and prior.receipt_expires_at is not None and now < prior.receipt_expires_at
+        case State.REDEEMED:
+            # Whichever try opened it: this one is at it (a rescheduled task runs anew within its try).
+            return ti_id is not None and prior.redeemed_by == ti_id
+        case State.DENIED | State.EXPIRED | State.CANCELLED:
+            # The same try asks again after its answer: the answer stands. A new try may ask anew.
+            return same and prior.origin is not None and prior.origin.ti_id == ti_id
+        case _:
+            return False

@@ -110,11 +110,9 @@ class StandingCases(PolicyBinding):
         return Standings(run=run, ended=tuple(ended))
 
     def _insert_answered(
-        self, tx: Transaction, draft: ApprovalRequest, *, actor: str, now: datetime
+        self, tx: Transaction, standings: Standings, *, actor: str, now: datetime
     ) -> ApprovalRequest:
-        """Insert `draft`, approved at once where a standing approval covers it; return it as it is then."""
-        # Before the first entry locks the ledger's head: a signer may be far away.
-        standings = self._ask_standings(tx, draft, now=now)
+        """Insert the run, approved at once where a standing approval covers it; return it as it is then."""
         run = standings.run
         is_approved = run.state is State.APPROVED
         self._insert(tx, replace(run, state=State.PENDING) if is_approved else run, actor=actor)
