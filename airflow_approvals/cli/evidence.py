@@ -18,6 +18,7 @@ from airflow_approvals.core.moments import rfc3339
 
 if TYPE_CHECKING:
     from airflow_approvals.client.api import ApprovalsClient
+    from airflow_approvals.evidence.ledger_file import Period
     from airflow_approvals.evidence.package import Package
 
 
@@ -29,6 +30,7 @@ def make(args: Namespace) -> int:
 
     made_at = datetime.now(UTC)
     period = Period(since=moment_of(args.since), until=moment_of(args.until) if args.until else made_at)
+    _check_begun(period, made_at)
     keys = load_keys([Path(key) for key in args.key])
     out = Path(args.out)
     _check_empty(out)
@@ -62,7 +64,10 @@ def moment_of(text: str) -> datetime:
         ) from None
     if found.tzinfo is None:
         found = found.replace(tzinfo=UTC)
-    return found.astimezone(UTC)
+    try:
+        return found.astimezone(UTC)
+    except OverflowError:
+        raise InvalidRequestError(f"{text!r} is before or after all times in UTC; give another") from None
 
 
 def package_json(package: Package) -> dict[str, Any]:
@@ -107,6 +112,14 @@ def package_lines(package: Package) -> Iterator[str]:
     yield from head_lines(package.report)
     if package.report.trust_on_first_use:
         yield "  note        the key came with the evidence; give --key to hold it against one you know"
+
+
+def _check_begun(period: Period, now: datetime) -> None:
+    # An empty report over days to come would say that all checks hold.
+    if period.since >= min(period.until, now):
+        raise InvalidRequestError(
+            "there is nothing to report on: --since must be in the past, and before --until"
+        )
 
 
 def _check_empty(out: Path) -> None:

@@ -64,6 +64,7 @@ class LedgerFile:
         self._requests: dict[bytes, _Places] = {}
         self._others = array("Q")  # entries in the period that are about no request
         self._before = array("Q")  # those before it
+        self._keys = array("Q")  # public keys that came into use, whenever
         self._stream = path.open("rb", buffering=_BUFFER)
 
     def __enter__(self) -> Self:
@@ -97,6 +98,10 @@ class LedgerFile:
         """Yield the entries before the period that are about no request, in order."""
         return self._read(self._before)
 
+    def recorded_keyids(self) -> Iterator[str]:
+        """Yield the id of every public key that the whole ledger has on record."""
+        return (str(entry["data"]["keyid"]) for entry in self._read(self._keys))
+
     def body_at(self, offset: int, length: int) -> bytes:
         """Return the body of an entry as it was hashed."""
         return os.pread(self._stream.fileno(), length, offset)[_BODY:-2]
@@ -113,6 +118,8 @@ class LedgerFile:
                 raise VerificationError(f"entry {self.entries} has not the form of a ledger entry")
             self.digests += bytes.fromhex(line[2:66].decode())
             self.entries += 1
+            if end[2] == b"key.added":
+                self._keys.extend((start, len(line)))
             if end[4] < until:
                 self._keep(end, start, len(line), is_in_period=end[4] >= since)
 

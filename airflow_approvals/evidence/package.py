@@ -143,6 +143,7 @@ def _derive(
         Envelopes(envelopes_path) as envelopes,
         Page() as page,
     ):
+        _check_brought(brought, keys, ledger)
         summary.add_others(ledger)
         with (
             (out / RECEIPTS).open("wb") as bundles,
@@ -217,7 +218,8 @@ def _write_documents(
 
 def _read_manifest(folder: Path) -> dict[str, str]:
     try:
-        found = read_json((folder / MANIFEST).read_bytes()[:MAX_LINE])
+        with (folder / MANIFEST).open("rb") as stream:
+            found = read_json(stream.read(MAX_LINE))
         match found:
             case {
                 "format": str(format_),
@@ -246,15 +248,31 @@ def _check_version(folder: Path, version: str) -> None:
 
 
 def _check_names(folder: Path) -> None:
-    found = {path.name for path in folder.iterdir()}
+    paths = {path.name: path for path in folder.iterdir()}
     expected = {*_FILES, OSCAL, MANIFEST}
-    if found != expected:
-        problems = [f"missing: {name}; ask for the whole package" for name in sorted(expected - found)]
-        problems += [
-            f"not of the package: {name}; take it out, or ask who put it there"
-            for name in sorted(found - expected)
-        ]
+    problems = [f"missing: {name}; ask for the whole package" for name in sorted(expected - paths.keys())]
+    problems += [
+        f"not of the package: {name}; take it out, or ask who put it there"
+        for name in sorted(paths.keys() - expected)
+    ]
+    # What a link leads to is not handed on with the folder, and may be another file tomorrow.
+    problems += [
+        f"no file of its own: {name}; ask for the file itself"
+        for name in sorted(expected & paths.keys())
+        if paths[name].is_symlink() or not paths[name].is_file()
+    ]
+    if problems:
         raise VerificationError(" · ".join(problems))
+
+
+def _check_brought(brought: PublicKeys, trusted: PublicKeys | None, ledger: LedgerFile) -> None:
+    """Raise where a key that nobody vouches for would come into keys.json, and be trusted from there on."""
+    strange = brought.keys() - (trusted or brought).keys() - set(ledger.recorded_keyids())
+    if strange:
+        raise VerificationError(
+            f"{LEDGER}: its first line brings key {min(strange)}, which is neither among the keys that you "
+            "gave nor on record in the ledger; do not use it, and ask who put it there"
+        )
 
 
 @contextmanager

@@ -74,6 +74,8 @@ class Page:
             "since": moment(ledger.period.since),
             "until": moment(ledger.period.until),
             "made_at": moment(made_at),
+            "is_over": ledger.period.until <= made_at,
+            "signed_at": moment(report.head.time) if report.head.time else "at a time that it does not tell",
             "version": version,
             "report": report,
             "figures": _figures(summary),

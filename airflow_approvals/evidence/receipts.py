@@ -10,12 +10,13 @@ from array import array
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from airflow_approvals.core.errors import ReceiptInvalidError, VerificationError
-from airflow_approvals.core.export import LedgerReport
+from airflow_approvals.core.export import MAX_LINE, LedgerReport
 from airflow_approvals.core.merkle import inclusion_proof
 from airflow_approvals.core.receipt import make_bundle, verify_receipt
 from airflow_approvals.core.signature import PublicKeys, public_keys_from_json
@@ -26,6 +27,7 @@ _HASH = 32
 _BATCH = 200  # receipts verified at once
 _AHEAD = 4  # batches
 _MOST = 3  # processes
+_MAX_LINE = 4 * MAX_LINE  # bytes: a receipt's payload stands there in base64, beside its entry
 _INDEX = re.compile(rb'"index": ?([0-9]{1,18})\}')
 _LINE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -64,7 +66,7 @@ class Envelopes:
         return os.pread(self._stream.fileno(), end - start, start)
 
     def _index(self) -> None:
-        for row, line in enumerate(self._stream):
+        for row, line in enumerate(iter(partial(self._stream.readline, _MAX_LINE), b"")):
             # The last one: inside a bundle's entry the quotes are escaped.
             found = _INDEX.match(line, line.rfind(b'"index":'))
             index = int(found[1]) if found else -1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ import pytest
 
 from airflow_approvals.cli.exits import Exit
 from airflow_approvals.cli.main import main
+from airflow_approvals.core.canonical import canonical_json
 from airflow_approvals.core.model import ApprovalRequest
 from airflow_approvals.evidence.ledger_file import Period
+from airflow_approvals.evidence.package import make_package
+from airflow_approvals.keys import load_signer
 from airflow_approvals.store.schema import create_tables
 from airflow_approvals.store.sql import create_store
 from airflow_approvals.web.ledger import bundle_of, ensure_checkpoint
-from tests.evidence.conftest import NOON, ORIGIN, Office, an_export, package_of
+from tests.evidence.conftest import NOON, ORIGIN, Made, Office, an_export, package_of
 
 Told = pytest.CaptureFixture[str]
 
@@ -133,3 +137,91 @@ def test_the_receipt_of_a_standing_approval_says_so_and_covers_no_bytes(
     assert main(["verify", receipt_of(small, covered, tmp_path), *command]) == Exit.OK
     assert main(["verify", receipt, *command]) == Exit.NOT_VERIFIED
     assert "a standing approval's, which covers no bytes itself" in capsys.readouterr().err
+
+
+def a_link(path: Path) -> None:
+    path.rename(path.parent.parent / "elsewhere")
+    path.symlink_to(path.parent.parent / "elsewhere")
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("put", [a_link, a_folder], ids=["a link", "a folder"])
+@pytest.mark.parametrize("name", ["index.html", "ledger.jsonl", "receipts.jsonl"])
+def test_what_is_no_file_of_the_package_itself_is_named(
+    copied: Path, put: Callable[[Path], None], name: str, capsys: Told
+) -> None:
+    put(copied / name)
+    assert main(["verify", str(copied)]) == Exit.NOT_VERIFIED
+    assert f"no file of its own: {name}" in capsys.readouterr().err
+
+
+def test_a_line_without_end_is_not_read_into_memory(copied: Path, capsys: Told) -> None:
+    with (copied / "receipts.jsonl").open("ab") as stream:
+        stream.truncate(1 << 30)
+    assert main(["verify", str(copied)]) == Exit.NOT_VERIFIED
+    assert "receipts.jsonl: line " in capsys.readouterr().err
+
+
+def test_converted_line_ends_are_called_what_they_are(copied: Path, capsys: Told) -> None:
+    ledger = copied / "ledger.jsonl"
+    ledger.write_bytes(ledger.read_bytes().replace(b"\n", b"\r\n"))
+    for path in (copied, ledger):
+        assert main(["verify", str(path)]) == Exit.NOT_VERIFIED
+        assert "line ends were converted (CRLF)" in capsys.readouterr().err
+
+
+def test_a_key_that_was_put_beside_a_genuine_ledger_is_not_passed_on(
+    made: Made, copied: Path, tmp_path: Path, capsys: Told
+) -> None:
+    """Who verified a package with a known key would trust all keys in it from then on."""
+    forger = load_signer("", home=tmp_path).public_key_json()
+    header, *entries = (copied / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    found = json.loads(header)
+    for name, keys in {"added": [*found["keys"], forger], "in place of ours": [forger]}.items():
+        forged = tmp_path / name
+        forged.mkdir()
+        brought = canonical_json({**found, "keys": keys}) + b"\n"
+        (forged / "ledger.jsonl").write_bytes(brought + b"".join(entries))
+        if name == "added":
+            make_package(forged, copied / "receipts.jsonl", made.package.period, keys=None, made_at=NOON)
+        else:
+            shutil.copytree(copied, forged, ignore=lambda *_: ["ledger.jsonl"], dirs_exist_ok=True)
+        capsys.readouterr()
+        assert main(["verify", str(forged), "--key", key_of(made.office, tmp_path)]) == Exit.NOT_VERIFIED
+        assert f"its first line brings key {forger['keyid']}" in capsys.readouterr().err
+
+
+def test_a_report_says_up_to_when_it_can_tell(small: Office, tmp_path: Path) -> None:
+    package_of(small, tmp_path / "early", the_day(small))
+    page = (tmp_path / "early" / "index.html").read_text(encoding="utf-8")
+    assert "which was <b>not over</b> when this was made" in page
+    assert "signed 2026-03-01 12:00:00 UTC with the root" in page
+    small.later(days=2)
+    package_of(
+        small, tmp_path / "late", Period(since=NOON - timedelta(days=1), until=NOON + timedelta(days=1))
+    )
+    assert "not over" not in (tmp_path / "late" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--since", "9990-01-01"],
+        ["--since", "9990-01-01", "--until", "9991-01-01"],
+        ["--since", "2026-02-01", "--until", "2026-01-01"],
+        ["--since", "2026-02-01", "--until", "2026-02-01"],
+        ["--since", "0001-01-01T00:00+14:00"],
+    ],
+    ids=["to come", "a period to come", "the wrong way round", "of no length", "before all times"],
+)
+def test_a_period_of_which_nothing_can_be_told_is_refused_before_anything_is_fetched(
+    words: list[str], tmp_path: Path, capsys: Told
+) -> None:
+    out = tmp_path / "package"
+    assert main(["evidence", *words, "--out", str(out), "--url", "http://localhost:9"]) == Exit.USAGE
+    assert "--since" in (told := capsys.readouterr().err) or "before or after all times" in told
+    assert not out.exists()
