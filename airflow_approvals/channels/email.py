@@ -17,6 +17,8 @@ from airflow_approvals.core.errors import ConfigurationError
 from airflow_approvals.core.policy_channels import ChannelSettings, EmailChannel
 
 KIND = "email"
+TIMEOUT = 10
+"""Seconds for each answer of the mail server, and no second try: the outbox tries again, and others wait."""
 
 _COLORS = {"asks": "#1d4ed8", "good": "#166534", "bad": "#991b1b", "plain": "#1f2937"}
 _FONT = "font-family:system-ui,sans-serif;font-size:14px;color:#1f2937"
@@ -29,9 +31,18 @@ def post_mail(settings: ChannelSettings, message: Message, *, now: datetime) -> 
     from airflow.providers.common.compat.sdk import AirflowException
     from airflow.providers.smtp.hooks.smtp import SmtpHook
 
+    class Brief(SmtpHook):
+        @property
+        def timeout(self) -> int:
+            return min(super().timeout, TIMEOUT)
+
+        @property
+        def smtp_retry_limit(self) -> int:
+            return 0
+
     connection_of(settings.conn_id)
     try:
-        with with_connections(SmtpHook(smtp_conn_id=settings.conn_id)) as hook:
+        with with_connections(Brief(smtp_conn_id=settings.conn_id)) as hook:
             sender = hook.from_email
             if not sender:
                 raise ConfigurationError(f"connection {settings.conn_id}: its extra names no from_email")

@@ -12,7 +12,19 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, case, delete, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    and_,
+    case,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from airflow_approvals.core.delivery import (
@@ -170,8 +182,16 @@ class SqlOutbox:
             return [_delivery(row) for row in connection.execute(query).mappings()]
 
     def next_due(self) -> datetime | None:
-        """Return when the next delivery may be tried; None when there is none."""
-        query = select(deliveries.c.next_try_at).where(_ready()).order_by(deliveries.c.next_try_at).limit(1)
+        """Return when the next delivery may be tried; None when there is none.
+
+        Its channel has rested by then, and if it is on its way its lease has run out.
+        """
+        at: ColumnElement[Any] = deliveries.c.next_try_at
+        for other in (deliveries.c.leased_until, delivery_paces.c.free_at):
+            at = case((other > at, other), else_=at)
+        query = (
+            select(func.min(at)).outerjoin_from(deliveries, delivery_paces, _is_paced_by()).where(_ready())
+        )
         with self._database.reading() as connection:
             return connection.scalar(query)
 
@@ -256,11 +276,7 @@ def _ready() -> ColumnElement[bool]:
 
 
 def _due(now: datetime, request_id: str | None) -> Any:
-    resting = select(delivery_paces.c.channel).where(
-        delivery_paces.c.channel == deliveries.c.channel,
-        delivery_paces.c.kind == case((_is_update(), "update"), else_="post"),
-        delivery_paces.c.free_at > now,
-    )
+    resting = select(delivery_paces.c.channel).where(_is_paced_by(), delivery_paces.c.free_at > now)
     query = select(deliveries).where(
         _ready(),
         deliveries.c.next_try_at <= now,
@@ -272,8 +288,12 @@ def _due(now: datetime, request_id: str | None) -> Any:
     return query.order_by(deliveries.c.next_try_at, deliveries.c.id)
 
 
-def _is_update() -> ColumnElement[bool]:
-    return and_(deliveries.c.entry == PROMPT, deliveries.c.place.is_not(None))
+def _is_paced_by() -> ColumnElement[bool]:
+    is_update = and_(deliveries.c.entry == PROMPT, deliveries.c.place.is_not(None))
+    return and_(
+        delivery_paces.c.channel == deliveries.c.channel,
+        delivery_paces.c.kind == case((is_update, "update"), else_="post"),
+    )
 
 
 def _kind(place: object, entry: int) -> str:

@@ -12,7 +12,7 @@ from airflow_approvals.channels.checking import channel_problems
 from airflow_approvals.channels.joined import Channels
 from airflow_approvals.channels.outbox import has_channels
 from airflow_approvals.channels.slack.send import KIND as SLACK
-from airflow_approvals.core.errors import ConfigurationError, PolicyError
+from airflow_approvals.core.errors import ApprovalsError, ConfigurationError, PolicyError
 from airflow_approvals.service import Service
 from airflow_approvals.web.backend import Backend, new_id, now
 from airflow_approvals.web.loops import IDLE, Loop
@@ -79,7 +79,11 @@ class ChannelsBackend:
 
 
 class DeliveryLoop(Loop):
-    """Plans and sends until it is stopped; wakes when the ledger grows."""
+    """Plans and sends until it is stopped; wakes when the ledger grows.
+
+    It goes on planning while messages are on their way: a channel that keeps its caller waiting must not keep
+    the others from what is new.
+    """
 
     name = "deliveries"
 
@@ -87,6 +91,14 @@ class DeliveryLoop(Loop):
         super().__init__()
         self._backend = backend
         self._channels = channels
+        self._sending: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
+
+    async def stop(self) -> None:
+        """Stop; what is on its way is still sent, and nothing after it."""
+        self._is_stopping = True
+        await super().stop()
+        await asyncio.gather(*self._sending)
 
     async def go_round(self) -> None:
         seen = await self._backend.run(self._planned)
@@ -94,7 +106,10 @@ class DeliveryLoop(Loop):
             await asyncio.sleep(IDLE)
             return
         if await self._backend.run(self._pause) == 0:
-            await asyncio.gather(*(self._backend.run(self._send) for _ in range(SENDERS)))
+            for _ in range(SENDERS - len(self._sending)):
+                sending = asyncio.create_task(self._send_all())
+                self._sending.add(sending)
+                sending.add_done_callback(self._sending.discard)
         pause = max(_SHORTEST, await self._backend.run(self._pause))
         ticket = self._backend.events.ticket(seen - 1)
         await self._backend.events.wait(ticket, pause, hung_up=asyncio.get_running_loop().create_future())
@@ -111,13 +126,22 @@ class DeliveryLoop(Loop):
             pass
         return size
 
+    async def _send_all(self) -> None:
+        try:
+            await self._backend.run(self._send)
+        except ApprovalsError as trouble:
+            log.warning("%s: %s", self.name, trouble)
+        except Exception:
+            # The others are still to be sent; the traceback is in the log.
+            log.exception("%s failed", self.name)
+
     def _send(self) -> None:
         deliveries = self._channels.channels.deliveries
-        while deliveries.deliver_one(now=now(), lease=new_id()):
+        while not self._is_stopping and deliveries.deliver_one(now=now(), lease=new_id()):
             pass
 
     def _pause(self) -> float:
-        """Return for how many seconds nothing is due; a channel that must rest is looked at again soon."""
+        """Return for how many seconds nothing can be sent; it is looked again after one at the latest."""
         due = self._channels.channels.deliveries.outbox.next_due()
         until = _LONGEST if due is None else min(_LONGEST, due - now())
         return max(0.0, until.total_seconds())

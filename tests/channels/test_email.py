@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from email.message import EmailMessage
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from airflow_approvals.channels import email
 from airflow_approvals.channels.email import mail_of
 from airflow_approvals.channels.telling import prompt_of
 from airflow_approvals.core.model import Action, Channel, Person, State
@@ -140,6 +144,26 @@ def test_a_mail_server_that_is_down_gets_it_later(site: QuietSite) -> None:
         site.deliver()
         assert len(mailbox.mails) == 1
     assert site.vote("alice", request).state is State.APPROVED
+
+
+def test_a_mail_server_that_says_nothing_is_left_once_and_soon(
+    site: QuietSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(email, "TIMEOUT", 1)
+    with socket.create_server(("127.0.0.1", PORT)) as silent:
+        silent.settimeout(0)
+        request = site.open()
+        began = time.monotonic()
+        site.deliver()
+        assert time.monotonic() - began < 25  # the connection says 30 s, and to try once more
+        calls = 0
+        with suppress(BlockingIOError):
+            while True:
+                silent.accept()[0].close()
+                calls += 1
+    found = site.delivery(request, "mail")
+    assert (found.tries, found.is_dead) == (calls, False)
+    assert "no answer from the mail server" in found.problem
 
 
 @pytest.mark.parametrize(("answer", "dies"), [("550 no such user", True), ("451 try later", False)])

@@ -111,6 +111,19 @@ def test_a_note_waits_for_its_prompt_and_is_sent_once(store: SqlStore, outbox: S
     assert nothing(outbox, 9)
 
 
+def test_what_is_on_its_way_or_must_rest_is_not_due(store: SqlStore, outbox: SqlOutbox) -> None:
+    happens(store, request_id="first")
+    happens(store, request_id="second")
+    outbox.plan(plan, now=NOON)
+    assert outbox.next_due() == NOON
+    first = claimed(outbox)
+    assert outbox.next_due() == NOON + UNDERWAY  # when the second may follow
+    outbox.done(first, lease="me", place=PLACE, now=NOON)
+    assert outbox.next_due() == NOON + SECOND
+    claimed(outbox, 1)
+    assert outbox.next_due() == NOON + SECOND + LEASE
+
+
 def test_one_new_message_a_second_in_one_channel(store: SqlStore, outbox: SqlOutbox) -> None:
     for number in range(3):
         happens(store, request_id=f"r{number}")
