@@ -193,7 +193,8 @@ class SqlOutbox:
             select(func.min(at)).outerjoin_from(deliveries, delivery_paces, _is_paced_by()).where(_ready())
         )
         with self._database.reading() as connection:
-            return connection.scalar(query)
+            found: datetime | None = connection.scalar(query)
+        return found
 
     def is_first_use(self, digest: str, *, now: datetime) -> bool:
         """Remember a signature; return whether it was never seen before, by any process."""
