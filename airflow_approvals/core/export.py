@@ -224,9 +224,7 @@ class _Walk:
         """Raise for a line that is no valid entry `self.size`."""
         place = self.size
         if line.endswith(b"\r\n"):
-            self._fail(
-                f"entry {place}: line ends were converted (CRLF); hand files on unchanged", None
-            )
+            self._fail(f"entry {place}: line ends were converted (CRLF); hand files on unchanged", None)
         if not line.endswith(b"\n"):
             self._fail(f"entry {place} is cut off, or longer than {MAX_LINE} bytes", place)
         stored, body = line[2 : _BODY - 2], line[_BODY:-2]

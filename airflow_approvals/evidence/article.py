@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 
 from airflow_approvals.evidence.cases import Case
-from airflow_approvals.evidence.words import sentences, visible, when
+from airflow_approvals.evidence.words import counted, quoted, sentences, visible, when
 
 _DIGESTS = 3
 """So many datasets are named by digest; actions.csv has all."""
@@ -15,7 +15,7 @@ _DIGESTS = 3
 def article(case: Case) -> str:
     """Return the HTML of one action; nothing of it can run, or repaint what stands beside it."""
     state, to = _text(case.state), f" to {_text(case.destination)}" if case.destination else ""
-    why = f'<p class="why">“{_text(case.why)}”</p>\n' if case.why else ""
+    why = f'<p class="why">{_text(quoted(case.why))}</p>\n' if case.why else ""
     facts = "".join(f"<dt>{name}</dt><dd>{told}</dd>" for name, told in _facts(case))
     return (
         f'<article id="r-{_text(case.id)}" class="{state}">\n'
@@ -37,8 +37,7 @@ def _facts(case: Case) -> Iterator[tuple[str, str]]:
         receipt = f", receipt {_code(case.receipt_sha256[:12])}" if case.receipt_sha256 else ""
         yield "Ledger", f"entry {case.decision_index}{receipt}"
     if case.refusals:
-        count = len(case.refusals)
-        yield "Refused", f"{count:,} attempt" if count == 1 else f"{count:,} attempts"
+        yield "Refused", counted(len(case.refusals), "attempt")
 
 
 def _text(told: str) -> str:

@@ -23,6 +23,15 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Review:
+    """Somebody else's look at an emergency afterwards."""
+
+    by: str
+    at: str
+    remark: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Refusal:
     """An attempt that was refused, and why."""
 
@@ -65,10 +74,13 @@ class Case:
     receipt_sha256: str | None = None
     granted: dict[str, Any] | None = None
     glass: dict[str, Any] | None = None  # who broke it, why, from where
+    reviews: list[Review] = field(default_factory=list)  # of the broken glass
     standing: dict[str, Any] | None = None
     voided: str | None = None
     drift: list[dict[str, str]] = field(default_factory=list)
     redeemed_at: list[str] = field(default_factory=list)
+    was_live: bool = False  # the approval was in force when it was first used
+    is_covered: bool = False  # a live approval had been used before the outcome
     published: bool | None = None  # None: no outcome was reported
     published_digest: str | None = None
     outcome_at: str = ""
@@ -80,7 +92,7 @@ class Case:
 
     @property
     def was_approved(self) -> bool:
-        return self.receipt_sha256 is not None
+        return self.decision_place is not None
 
     @property
     def own_approvals(self) -> list[Answer]:
@@ -176,14 +188,14 @@ def _rebound(case: Case, _: dict[str, Any], data: dict[str, Any]) -> None:
     case.answers.clear()
 
 
-def _voted(case: Case, _: dict[str, Any], data: dict[str, Any]) -> None:
+def _voted(case: Case, entry: dict[str, Any], data: dict[str, Any]) -> None:
     vote = data["vote"]
     case.answers.append(
         Answer(
             voter=vote["voter"],
             verdict=vote["verdict"],
             channel=vote["channel"],
-            at=vote["cast_at"],
+            at=entry["time"],
             reason=vote["reason"],
             groups=tuple(vote["groups"]),
             is_own=vote["voter"] in case.requesters,
@@ -226,18 +238,18 @@ def _glass_broken(case: Case, entry: dict[str, Any], data: dict[str, Any]) -> No
 
 
 def _glass_reviewed(case: Case, entry: dict[str, Any], data: dict[str, Any]) -> None:
-    if case.glass is not None:
-        remark = data.get("remark")
-        case.glass["seen"] = f"looked at since by {entry['actor']}{': ' if remark else ''}{remark or ''}"
+    case.reviews.append(Review(by=entry["actor"], at=entry["time"], remark=str(data.get("remark") or "")))
 
 
 def _redeemed(case: Case, entry: dict[str, Any], _: dict[str, Any]) -> None:
+    case.was_live = case.was_live or case.state == "approved"
     case.state = "redeemed"
     case.redeemed_at.append(entry["time"])
 
 
 def _reported(case: Case, entry: dict[str, Any], data: dict[str, Any]) -> None:
     outcome = data["outcome"]
+    case.is_covered = case.was_live
     case.published, case.published_digest = outcome["published"], outcome["digest"]
     case.outcome_at, case.outcome_detail = entry["time"], outcome["detail"]
     case.state = "completed" if case.published and case.is_as_approved else "failed"

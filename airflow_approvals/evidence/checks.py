@@ -73,7 +73,7 @@ _CHECKS: dict[str, _Check] = {
     "published_as_approved": _Check(
         title="Was exactly that published which was approved?",
         count=lambda summary, _: (summary.published_as_approved, summary.published),
-        told="{found} of {of} publications have the digest that was approved.",
+        told="{found} of {of} publications have the digest that was approved, where a dataset was.",
     ),
     "single_use": _Check(
         title="Was every approval used at most once?",

@@ -21,6 +21,7 @@ from pydantic_core import from_json
 
 from airflow_approvals.core.errors import VerificationError
 from airflow_approvals.core.moments import rfc3339
+from airflow_approvals.evidence.cases import is_refusal
 
 _BODY = 68  # where an entry begins in its line: after `["`, 64 hex digits, `",`
 _BUFFER = 1 << 20
@@ -62,7 +63,7 @@ class LedgerFile:
         self.entries = 0  # in the whole file
         self.digests = bytearray()  # leaf hashes of the whole file, 32 bytes each
         self._requests: dict[bytes, _Places] = {}
-        self._others = array("Q")  # entries in the period that are about no request
+        self._others = array("Q")  # entries in the period that are about no request that there is
         self._before = array("Q")  # those before it
         self._keys = array("Q")  # public keys that came into use, whenever
         self._stream = path.open("rb", buffering=_BUFFER)
@@ -91,11 +92,11 @@ class LedgerFile:
         return request_id.encode() in self._requests
 
     def other_entries(self) -> Iterator[dict[str, Any]]:
-        """Yield the entries of the period that are about no request, in order."""
+        """Yield the entries of the period that are about no request that there is, in order."""
         return self._read(self._others)
 
     def earlier_entries(self) -> Iterator[dict[str, Any]]:
-        """Yield the entries before the period that are about no request, in order."""
+        """Yield the entries before the period that are about no request that there is, in order."""
         return self._read(self._before)
 
     def recorded_keyids(self) -> Iterator[str]:
@@ -132,6 +133,9 @@ class LedgerFile:
             return
         places = self._requests.get(name)
         if places is None:
+            if is_refusal(end[2].decode()):  # of a request that never was: anybody can name one
+                (self._others if is_in_period else self._before).extend((start, length))
+                return
             places = self._requests[name] = _Places()
         places.at.extend((start, length))
         places.in_period = places.in_period or is_in_period

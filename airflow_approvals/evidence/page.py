@@ -117,7 +117,7 @@ def _figures(summary: Summary) -> list[tuple[str, str]]:
     numbers = (
         (summary.cases, "actions asked for or moved on"),
         (summary.approvals, "approvals"),
-        (summary.states["denied"], "denied"),
+        (summary.denied, "denied"),
         (summary.published, "published"),
         (summary.rows_published, "rows published"),
         (summary.grants["break_glass"], "break-glass uses"),

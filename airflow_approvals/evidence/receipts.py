@@ -136,7 +136,10 @@ class Receipts:
     def add(self, case: Case) -> None:
         """Verify the receipt of an approved case and write its bundle; raise `ReceiptInvalidError`."""
         if case.decision_index is None or case.decision_place is None or case.receipt_sha256 is None:
-            raise ReceiptInvalidError(f"request {case.id} is approved, and no ledger entry says so")
+            raise ReceiptInvalidError(
+                f"request {case.id} is approved, and its ledger entry names no receipt; an approval cannot "
+                "be shown without it: keep the ledger, and ask the owner of the server"
+            )
         self._gathered.append(
             Due(
                 request_id=case.id,

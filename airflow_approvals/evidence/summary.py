@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from airflow_approvals.core.canonical import digest_of
+from airflow_approvals.core.moments import time_of
 from airflow_approvals.evidence.cases import Case, Refusal, case_of, is_refusal, refusal_of
 from airflow_approvals.evidence.ledger_file import LedgerFile
 from airflow_approvals.evidence.reports import total
+from airflow_approvals.evidence.words import counted, quoted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,7 @@ class Summary:
     cases: int = 0
     approvals: int = 0  # with a decision in the period or before, on cases of the period
     approved_by_others: int = 0
+    denied: int = 0
     states: Counter[str] = field(default_factory=Counter)
     channels: Counter[str] = field(default_factory=Counter)
     policies: Counter[str] = field(default_factory=Counter)
@@ -86,8 +90,9 @@ class Summary:
         self.cases += 1
         self.states[case.state] += 1
         self.policies[case.policy] += 1
-        self.channels.update(answer.channel for answer in case.answers)
+        self.channels.update(answer.channel for answer in case.answers if answer.at >= since)
         if case.decided_at >= since:
+            self.denied += case.state == "denied"
             self._count_decision(case, ledger)
         if case.redeemed_at and case.redeemed_at[-1] >= since:
             self.used_once += len(case.redeemed_at) == 1
@@ -150,7 +155,10 @@ class Summary:
             standing is not None
             and standing.standing is not None
             and standing.receipt_sha256 == grant["standing_receipt_sha256"]
+            and any(answer.verdict == "approve" for answer in standing.answers)
             and standing.decided_at <= case.decided_at
+            and time_of(case.decided_at)
+            < time_of(standing.decided_at) + timedelta(days=standing.standing["days"])
             and not (standing.ended_at and standing.ended_at < case.decided_at)
         )
 
@@ -172,8 +180,8 @@ def _notables(case: Case) -> Iterator[tuple[str, Notable]]:
         return Notable(at=at, request_id=case.id, who=who, what=what)
 
     if case.glass is not None:
-        seen = case.glass.get("seen", "nobody else has looked at it since")
-        told = f"{_doing(case)}; reason: {case.glass['reason']}; from {case.glass['channel']}; {seen}"
+        reason, channel = quoted(case.glass["reason"]), case.glass["channel"]
+        told = f"{_doing(case)}; reason: {reason}; from {channel}; {_seen(case)}"
         yield "break_glass", notable(case.glass["at"], case.glass["by"], told)
     for answer in case.own_approvals:
         yield "own_approvals", notable(answer.at, answer.voter, f"{_doing(case)}, from {answer.channel}")
@@ -185,9 +193,9 @@ def _notables(case: Case) -> Iterator[tuple[str, Notable]]:
         yield name, notable(refusal.at, refusal.actor, _attempted(refusal))
     if case.published is not None and not (case.published and case.is_as_approved):
         told = case.outcome_detail or "other bytes than were approved"
-        yield "not_as_approved", notable(case.outcome_at, case.task or "a person", f"{_doing(case)}: {told}")
-    if case.published and not (case.was_approved and case.redeemed_at):
-        yield "without_approval", notable(case.outcome_at, case.task or "a person", _doing(case))
+        yield "not_as_approved", notable(case.outcome_at, _mover(case), f"{_doing(case)}: {told}")
+    if case.published and not case.is_covered:
+        yield "without_approval", notable(case.outcome_at, _mover(case), _doing(case))
     if case.is_unused:
         state = case.state if case.state != "approved" else "still good"
         yield (
@@ -201,8 +209,8 @@ def _standing(case: Case) -> Iterator[tuple[str, str, str]]:
     if case.standing is not None:
         days, gate = case.standing["days"], f"{case.standing['dag_id']} · {case.standing['task_id']}"
         ended = f"; {case.ended_because}" if case.ended_because else ""
-        told = f"asked for {days} days of {_doing(case)} by {gate}: {case.state}{ended}"
-        yield case.ended_at or case.opened_at, ", ".join(case.requesters), told
+        told = f"asked for {counted(days, 'day')} of {_doing(case)} by {gate}: {case.state}{ended}"
+        yield case.ended_at or case.decided_at or case.opened_at, ", ".join(case.requesters), told
     if case.granted is not None and case.granted["kind"] == "standing":
         told = f"{_doing(case)}: approved by standing approval {case.granted['standing_id']}"
         yield case.decided_at, ", ".join(case.granted["by"]), told
@@ -218,25 +226,38 @@ def _by(case: Case) -> tuple[str, ...]:
 
 
 def _doing(case: Case) -> str:
-    rows = f" of {case.rows:,} rows" if case.rows is not None else ""
+    rows = f" of {counted(case.rows, 'row')}" if case.rows is not None else ""
     to = f" to {case.destination}" if case.destination else ""
     return f"{case.kind}{rows}{to}"
 
 
-def _attempted(refusal: Refusal) -> str:
-    return f"{refusal.attempt or 'an attempt'}: {refusal.because or refusal.kind}"
+def _seen(case: Case) -> str:
+    if not case.reviews:
+        return "nobody else has looked at it since"
+    last = case.reviews[-1]
+    return f"looked at since by {last.by}" + (f": {quoted(last.remark)}" if last.remark else "")
+
+
+def _mover(case: Case) -> str:
+    return case.task or ", ".join(case.requesters)
+
+
+def _attempted(refusal: Refusal, request_id: str = "") -> str:
+    of = f" of {request_id}" if request_id else ""
+    return f"{refusal.attempt or 'an attempt'}{of}: {refusal.because or refusal.kind}"
 
 
 def _told(entry: dict[str, Any]) -> tuple[str, str]:
     """Return which list an entry about no request belongs to, and what it says."""
     kind, data = entry["kind"], entry["data"]
     if is_refusal(kind):
-        return "denied_attempts", _attempted(refusal_of(entry))
+        return "denied_attempts", _attempted(refusal_of(entry), entry["request_id"] or "")
     if kind == "policy.loaded":
         return "policy_changes", f"{', '.join(data['policies'])}; digest {data['digest']}"
     if kind == "key.added":
         return "keys", f"key {data['keyid']}"
     if kind in _ELSEWHERE:
         word = kind.removeprefix("identity.")
-        return "identities", f"{word}: {data.get('provider')} account {data.get('user_id')}"
+        account = f"{data.get('provider')} account {data.get('user_id')} of {data.get('team_id')}"
+        return "identities", f"{word}: {account}, which is {data.get('person')}'s"
     return "other", kind

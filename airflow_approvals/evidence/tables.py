@@ -10,6 +10,7 @@ from typing import TextIO
 from airflow_approvals.evidence.cases import Case
 from airflow_approvals.evidence.reports import total
 from airflow_approvals.evidence.summary import SECTIONS, Notable, Summary
+from airflow_approvals.evidence.words import visible
 
 ACTION_COLUMNS = (
     "request_id", "opened_at", "requesters", "task", "action", "source", "destination", "justification",
@@ -21,7 +22,7 @@ ACTION_COLUMNS = (
 NOTABLE_COLUMNS = ("list", "at", "request_id", "who", "what")
 
 # A spreadsheet runs what begins like a formula; so a destination could act in an auditor's hands.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # and in full width
 
 
 class ActionTable:
@@ -48,10 +49,11 @@ def write_notables(path: Path, summary: Summary) -> None:
 
 
 def safe(value: object) -> object:
-    """Return text that no spreadsheet takes for a formula; other values as they are."""
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return f"'{value}"
-    return value
+    """Return text that no spreadsheet takes for a formula, all of it to be seen; other values as they are."""
+    if not isinstance(value, str):
+        return value
+    told = visible(value)
+    return f"'{told}" if told.startswith(_FORMULA) else told
 
 
 def _values(case: Case) -> tuple[object, ...]:

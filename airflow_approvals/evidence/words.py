@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from airflow_approvals.core.moments import rfc3339
-from airflow_approvals.evidence.cases import Answer, Case
+from airflow_approvals.evidence.cases import Answer, Case, Review
 from airflow_approvals.evidence.reports import Pii, total
 
 _SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB")
@@ -27,17 +28,29 @@ _ENDS = {
     "revoked": "The approval was taken back",
     "lapsed": "The approval lapsed",
 }
-_UNSEEN = {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"}
+_UNSEEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
+# Not assigned, and meant to stay unseen. Other characters that this Python does not know are shown as they
+# are: a newer one may know them, and both must make the same package.
+_RESERVED = ((0x2065, 0x2065), (0xFFF0, 0xFFF8), (0xE0000, 0xE0FFF))
+_APART = re.compile(r"\s|[“”]")
+_SENTENCE_END = re.compile(r"[.!?;]\s|[“”\n]")
 
 
 def visible(text: str) -> str:
     """Return `text` with every invisible character spelled out: nothing may repaint what an auditor reads."""
     if text.isprintable():
         return text
-    return "".join(
-        char if char in "\n\t" or unicodedata.category(char) not in _UNSEEN else f"[U+{ord(char):04X}]"
-        for char in text
-    )
+    return "".join(f"[U+{ord(char):04X}]" if _is_unseen(char) else char for char in text)
+
+
+def quoted(text: str) -> str:
+    """Return words of somebody else in quotes that they cannot end."""
+    return "“" + text.replace("“", '"').replace("”", '"') + "”"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 row`, `2 rows`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def when(time: str) -> str:
@@ -65,17 +78,20 @@ def sentences(case: Case) -> Iterator[str]:
     yield _asked(case)
     yield from _pii(case.pii)
     if case.questions:
-        asked = "1 question was" if case.questions == 1 else f"{case.questions:,} questions were"
-        yield f"{asked} asked about it."
+        yield f"{counted(case.questions, 'question')} {_were(case.questions)} asked about it."
     for answer in case.answers:
         yield _answered(answer)
     if case.set_aside:
-        yield f"{case.set_aside} earlier answers were set aside, because the policy changed."
+        yield (
+            f"{counted(case.set_aside, 'earlier answer')} {_were(case.set_aside)} set aside, because the "
+            "policy changed."
+        )
     if case.glass is not None:
         yield (
             f"Break glass: {case.glass['by']} of {case.glass['group']} granted it alone, from "
-            f"{case.glass['channel']}, saying “{case.glass['reason']}”."
+            f"{case.glass['channel']}, saying {quoted(case.glass['reason'])}."
         )
+        yield from _reviewed(case.reviews)
     elif case.granted is not None:
         yield (
             f"No prompt was needed: standing approval {case.granted['standing_id']}, on the votes of "
@@ -135,12 +151,12 @@ def _needed(rule: Mapping[str, Any]) -> str:
 
 def _asked(case: Case) -> str:
     verb = _VERBS.get(case.kind, case.kind)
-    what = f" {case.rows:,} rows ({size(case.size or 0)})" if case.rows is not None else ""
-    source = f" from {case.source}" if case.source else ""
-    to = f" to {case.destination}" if case.destination else ""
-    task = f", by the task {case.task}," if case.task else ""
+    what = f" {counted(case.rows, 'row')} ({size(case.size or 0)})" if case.rows is not None else ""
+    source = f" from {_apart(case.source)}" if case.source else ""
+    to = f" to {_apart(case.destination)}" if case.destination else ""
+    task = f", by the task {_phrase(case.task)}," if case.task else ""
     asked = "asked for a standing approval to" if case.standing else "asked to"
-    days = f", for {case.standing['days']} days" if case.standing else ""
+    days = f", for {counted(case.standing['days'], 'day')}" if case.standing else ""
     return f"{asked_by(case)}{task} {asked} {verb}{what}{source}{to}{days}."
 
 
@@ -149,9 +165,10 @@ def _pii(pii: Pii | None) -> Iterator[str]:
         yield "No report on personal data was given."
         return
     if pii.before is not None:
-        yield f"Personal data found before masking: {pii_cell(pii, after=False)} cells."
+        cells = "cell" if total(pii.before) == 1 else "cells"
+        yield f"Personal data found before masking: {pii_cell(pii, after=False)} {cells}."
     if pii.after is not None:
-        yield f"After masking: {pii_cell(pii, after=True)} cells."
+        yield f"After masking: {pii_cell(pii, after=True)} {'cell' if total(pii.after) == 1 else 'cells'}."
     if pii.verified is not None:
         alone = f" Its plan leaves alone what was found in {', '.join(pii.left)}." if pii.left else ""
         yield (
@@ -163,20 +180,52 @@ def _answered(answer: Answer) -> str:
     groups = f" ({', '.join(answer.groups)})" if answer.groups else ""
     verb = "approved" if answer.verdict == "approve" else "denied"
     what = "their own request, as the policy allows," if answer.is_own else "it"
-    reason = f", saying “{answer.reason}”" if answer.reason else ""
+    reason = f", saying {quoted(answer.reason)}" if answer.reason else ""
     return f"{answer.voter}{groups} {verb} {what} from {answer.channel} on {when(answer.at)}{reason}."
+
+
+def _reviewed(reviews: list[Review]) -> Iterator[str]:
+    for review in reviews:
+        remark = f", saying {quoted(review.remark)}" if review.remark else ""
+        yield f"{review.by} looked at it on {when(review.at)}{remark}."
+    if not reviews:
+        yield "Nobody else had looked at it by the end of the period."
 
 
 def _end(case: Case) -> Iterator[str]:
     if case.redeemed_at:
         yield f"The approval was used on {when(case.redeemed_at[0])}."
     for name in case.lent:
-        yield f"The protected secret {name} was lent for it."
+        yield f"The protected secret {_apart(name)} was lent for it."
     if case.published:
         same = "exactly the approved bytes" if case.is_as_approved else "OTHER bytes than were approved"
         yield f"Published {same if case.digests else 'as reported'} on {when(case.outcome_at)}."
     elif case.published is not None:
-        yield f"Nothing was published: {case.outcome_detail or 'the task reported a failure'}."
+        yield f"Nothing was published: {_phrase(case.outcome_detail or 'the task reported a failure')}."
+    elif case.redeemed_at:
+        yield "What came of it was not reported by the end of the period."
     if case.ended_at and not any(answer.verdict == "deny" for answer in case.answers):
         why = case.ended_because or case.state
-        yield f"{_ENDS.get(case.state, case.state)} on {when(case.ended_at)}: {why}."
+        yield f"{_ENDS.get(case.state, case.state)} on {when(case.ended_at)}: {_phrase(why)}."
+
+
+def _apart(place: str) -> str:
+    """Return an address as it is, or in quotes where a space in it could make it pass for more."""
+    return quoted(place) if _APART.search(place) else place
+
+
+def _phrase(text: str) -> str:
+    """Return words as they are, or in quotes where they could pass for sentences of ours."""
+    return quoted(text) if _SENTENCE_END.search(text) else text
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
+
+
+def _is_unseen(char: str) -> bool:
+    if char in "\n\t":
+        return False
+    return unicodedata.category(char) in _UNSEEN or any(
+        first <= ord(char) <= last for first, last in _RESERVED
+    )

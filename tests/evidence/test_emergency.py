@@ -19,7 +19,7 @@ from tests.evidence.conftest import NOON, Office, an_export, package_of
     [
         (None, "nobody else has looked at it since"),
         ("", "looked at since by bob"),
-        ("the partner confirmed it", "looked at since by bob: the partner confirmed it"),
+        ("the partner confirmed it", "looked at since by bob: “the partner confirmed it”"),
     ],
 )
 def test_an_emergency_says_who_has_looked_at_it_since(tmp_path: Path, remark: str | None, told: str) -> None:
@@ -35,4 +35,4 @@ def test_an_emergency_says_who_has_looked_at_it_since(tmp_path: Path, remark: st
     store.close()
     (notable,) = made.summary.notable["break_glass"]
     assert notable.who == "dana"
-    assert notable.what.endswith(f"reason: outage; from cli; {told}")
+    assert notable.what.endswith(f"reason: “outage”; from cli; {told}")
