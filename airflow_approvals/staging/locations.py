@@ -169,17 +169,17 @@ class ObjectLocation:
 
         if ".." in uri.split("/"):
             raise InvalidRequestError(f"{uri!r} goes up with '..'; name the object or prefix directly")
-        path: Any = ObjectStoragePath(uri, conn_id=conn_id)
         self.uri = uri
-        self.scheme: str = path.protocol
-        self.key = str(path.path).rstrip("/")  # bucket/key, as the store's file system writes it
         try:
+            path: Any = ObjectStoragePath(uri, conn_id=conn_id)
             self.fs: Any = path.fs
         except (ValueError, ImportError) as error:
             raise ConfigurationError(
-                f"{uri}: Airflow knows no storage named {path.protocol!r}; install its provider, with the "
-                "extra that brings its fsspec file system"
+                f"{uri}: Airflow knows no storage named {uri.partition('://')[0]!r}; install its provider, "
+                "with the extra that brings its fsspec file system"
             ) from error
+        self.scheme: str = path.protocol
+        self.key = str(path.path).rstrip("/")  # bucket/key, as the store's file system writes it
 
     def list_parts(self) -> Listing:
         self.fs.invalidate_cache()  # fsspec remembers listings; a changed source must be seen

@@ -25,9 +25,13 @@ from airflow_approvals.staging.locations import (
     LocalLocation,
     Location,
     ObjectLocation,
+    local_path,
     locate,
 )
 from airflow_approvals.staging.publish_local import LocalTarget
+
+STORES = ("s3", "s3a")
+"""Schemes of the object stores that can be published to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +76,20 @@ def publish(
         size=sum(file.size for file in files),
         files=tuple(files),
     )
+
+
+def check_destination(uri: str) -> None:
+    """Raise what `publish` would say to this name, whatever is there; no connection is opened.
+
+    Nobody is to be asked for what cannot be done. A protected connection is lent after the approval only.
+    """
+    path = local_path(uri)
+    if path is not None:
+        LocalTarget(uri, path, overwrite=False)
+    elif uri.partition("://")[0].lower() not in STORES:
+        raise _unproven(uri)
+    elif uri.endswith("/"):
+        raise DestinationError(f"{uri}: ends with a slash; name the object or prefix that shall appear")
 
 
 def verify_published(
@@ -139,12 +157,16 @@ def check_digest(name: str, wanted: FileDigest, found: FileDigest) -> None:
 def _target(destination: Location, *, overwrite: bool) -> Target:
     if isinstance(destination, LocalLocation):
         return LocalTarget(destination.uri, destination.path, overwrite=overwrite)
-    if isinstance(destination, ObjectLocation) and destination.scheme in ("s3", "s3a"):
+    if isinstance(destination, ObjectLocation) and destination.scheme in STORES:
         from airflow_approvals.staging.publish_s3 import S3Target
 
         return S3Target(destination, overwrite=overwrite)
-    raise ConfigurationError(
-        f"{destination.uri}: cannot be published to, because appearing at once or not at all is proven for "
+    raise _unproven(destination.uri)
+
+
+def _unproven(uri: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{uri}: cannot be published to, because appearing at once or not at all is proven for "
         "local paths and s3:// alone; publish to one of these"
     )
 

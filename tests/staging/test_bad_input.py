@@ -20,6 +20,7 @@ from pyarrow import parquet
 
 from airflow_approvals.core.errors import (
     ApprovalsError,
+    ConfigurationError,
     InvalidRequestError,
     SchemaMismatchError,
     SourceChangedError,
@@ -167,6 +168,12 @@ def test_a_source_that_is_not_there_or_holds_no_part_is_missing(tmp_path: Path) 
 )
 def test_ambiguous_addresses_are_refused(uri: str) -> None:
     with pytest.raises(InvalidRequestError):
+        snapshot(uri)
+
+
+@pytest.mark.parametrize("uri", ["nope://bucket/a.csv", "http://host/a.csv"])
+def test_a_storage_that_airflow_does_not_know_is_named(uri: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{uri}: Airflow knows no storage"):
         snapshot(uri)
 
 

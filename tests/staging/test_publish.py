@@ -24,7 +24,7 @@ from airflow_approvals.core.errors import (
 )
 from airflow_approvals.core.model import FileDigest
 from airflow_approvals.staging import publish_local
-from airflow_approvals.staging.publish import publish, verify_published
+from airflow_approvals.staging.publish import check_destination, publish, verify_published
 from airflow_approvals.staging.snapshot import snapshot
 from tests.staging.samples import CANARY, sha256sum, write_dataset, write_parts
 
@@ -265,6 +265,24 @@ def test_a_destination_that_cannot_take_it_is_refused(
 
     assert names_in(tmp_path) == before
     assert sha256sum(source) == approved.sha256
+
+
+NO_NAMES = {
+    "a folder's name": ("/out/", DestinationError),
+    "a prefix": ("s3://bucket/out/", DestinationError),
+    "relative": ("out.csv", InvalidRequestError),
+    "a store that cannot": ("gs://bucket/x.csv", ConfigurationError),
+}
+
+
+@pytest.mark.parametrize(("uri", "error"), NO_NAMES.values(), ids=NO_NAMES.keys())
+def test_a_name_that_cannot_be_published_to_is_told_without_looking(
+    uri: str, error: type[ApprovalsError]
+) -> None:
+    with pytest.raises(error):
+        check_destination(uri)
+    for good in ("/out/x.csv", "file:///out", "s3://conn@bucket/x.csv", "S3A://bucket/x"):
+        check_destination(good)
 
 
 def test_a_source_that_is_gone_or_became_a_pipe_is_refused(tmp_path: Path) -> None:
