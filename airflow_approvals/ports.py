@@ -37,6 +37,7 @@ class RequestFilter:
     dag_id: str | None = None
     run_id: str | None = None
     task_id: str | None = None
+    map_index: int | None = None  # -1: of a task that is not mapped
     policy: str | None = None
     requester: str | None = None
     redeemed_by: str | None = None  # task instance id

@@ -261,10 +261,11 @@ def _standing_key(terms: StandingTerms) -> str:
 
 
 def _conditions(wanted: RequestFilter) -> list[ColumnElement[bool]]:
-    equal = {
+    equal: dict[ColumnElement[Any], str | int | None] = {
         requests.c.dag_id: wanted.dag_id,
         requests.c.run_id: wanted.run_id,
         requests.c.task_id: wanted.task_id,
+        requests.c.map_index: wanted.map_index,
         requests.c.policy: wanted.policy,
     }
     conditions: list[ColumnElement[bool]] = [

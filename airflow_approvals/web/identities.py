@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import StringConstraints
 
 from airflow_approvals.channels.slack.identity import Identities
 from airflow_approvals.core.delivery import IdentityLink
@@ -19,24 +19,21 @@ from airflow_approvals.web.auth import AuthenticatedRoute
 from airflow_approvals.web.backend import now
 from airflow_approvals.web.callers import policy_file_or_none, the_user
 from airflow_approvals.web.deliveries import ChannelsBackend
+from airflow_approvals.web.schemas import Body
 
 router = APIRouter(route_class=AuthenticatedRoute)
 
 _Id = Annotated[str, StringConstraints(min_length=1, max_length=250)]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CodeBody(_Body):
+class CodeBody(Body):
     """A code that an account elsewhere was told; `confirm` once it is clear whose account that is."""
 
     code: Annotated[str, StringConstraints(min_length=1, max_length=50)]
     confirm: bool = False
 
 
-class AccountBody(_Body):
+class AccountBody(Body):
     """One linked account."""
 
     provider: _Id

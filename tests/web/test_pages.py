@@ -205,8 +205,23 @@ def test_the_task_instance_tab_leads_to_its_newest_request(shared: Site) -> None
             (f"{tabs}/mapped/3", mapped),
         ):
             assert alice.open(path).answer.url.path == f"/approvals/requests/{request.id}"
-        page = alice.open(f"{tabs}/mapped/4")
-        assert "No approval was asked for" in page.text
+        for index in ("4", "%C2%B2", "9" * 30):  # of another one, no number, no number that a task can have
+            page = alice.open(f"{tabs}/mapped/{index}")
+            assert "No approval was asked for" in page.text
+
+
+def test_the_tab_of_a_mapped_task_finds_its_request_among_a_thousand(site: Site) -> None:
+    ti_id = site.add_task(run_id="wide", map_index=0)
+    with site.worker(ti_id) as worker:
+        first, _ = worker.open_request(an_opening("wide"))
+    assert first.origin is not None
+    with site.store.begin() as tx:
+        for index in range(1, 1000):
+            origin = replace(first.origin, ti_id=str(uuid4()), map_index=index)
+            tx.insert_request(replace(first, id=str(uuid4()), origin=origin))
+    with Browser(site, "alice") as alice:
+        page = alice.open("/task-instances/export/wide/publish/0")
+    assert page.answer.url.path == f"/approvals/requests/{first.id}"
 
 
 @pytest.mark.parametrize(
@@ -288,6 +303,16 @@ def test_a_thousand_requests_are_listed_with_a_handful_of_questions_to_the_datab
         assert page.answer.text.index(request.id) < page.answer.text.index('class="pages"')
         assert "Page 40 of 40" in alice.open("/?page=40").text
         assert "Page 2 of 40" in alice.open("/?view=open&page=2").text
+
+
+def test_a_page_past_the_end_does_not_say_that_nothing_waits(site: Site) -> None:
+    request = opened(site, "last")
+    with Browser(site, "alice") as alice:
+        page = alice.open("/?page=2")
+        assert "Nothing waits" not in page.text
+        assert "Show its last page" in page.text
+        last = next(attrs["href"] for tag, attrs in page.tags if tag == "a" and "view=answer" in str(attrs))
+        assert request.id in alice.client.get(str(last)).text
 
 
 def test_without_a_policy_the_record_is_still_shown(site: Site) -> None:

@@ -117,6 +117,7 @@ def test_the_token_of_one_person_is_none_for_another(shared: Site) -> None:
     [
         (b"{}", "application/json", 422),
         (b"token=%ff", "application/x-www-form-urlencoded", 422),
+        (b"reason=%00", "application/x-www-form-urlencoded", 422),
         (b"\xff", "application/x-www-form-urlencoded", 422),
         (b"&".join(b"a%d=1" % index for index in range(40)), "application/x-www-form-urlencoded", 422),
         (b"a=" + b"b" * (1 << 20), "application/x-www-form-urlencoded", 413),

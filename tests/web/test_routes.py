@@ -151,6 +151,14 @@ def test_malformed_input_is_refused_and_never_repeated(shared: Site, body: bytes
     assert SECRET_VALUE not in answer.text
 
 
+@pytest.mark.parametrize("account", ["\\ud800", "a\\u0000"], ids=["half a character", "a NUL"])
+def test_an_account_that_no_database_can_look_for_is_refused(shared: Site, account: str) -> None:
+    body = f'{{"provider": "slack", "team_id": "{account}", "user_id": "U0"}}'
+    headers = {"Authorization": "Bearer login-alice", "Content-Type": "application/json"}
+    answer = http.post(f"{shared.base_url}{API}/identities/unlink", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["type"]) == (422, "invalid-request")
+
+
 def test_an_id_that_is_none_is_not_found_or_not_understood(shared: Site) -> None:
     headers = {"Authorization": "Bearer login-alice"}
     for path, status in ((NOBODY, 404), ("x" * 300, 422), ("..%2f..%2fetc", 404)):

@@ -22,6 +22,7 @@ from airflow_approvals.web.pages.render import root_of
 from airflow_approvals.web.pages.route import PageRoute
 from airflow_approvals.web.pages.routes import confirm_page, request_page
 from airflow_approvals.web.problems import status_of
+from airflow_approvals.web.schemas import check_plain
 from airflow_approvals.web.views import RequestId
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -40,6 +41,7 @@ async def form_of(request: Request, call: ThisCall) -> Form:
     try:
         text = (await request.body()).decode()
         fields = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
+        check_plain(dict(fields))
     except ValueError:
         raise InvalidRequestError("the form cannot be read; load the page again") from None
     # Browsers send line ends as CR LF.

@@ -227,24 +227,22 @@ async def show_task_instance(
 ) -> Response:
     """Lead from Airflow's task instance to the newest request that it has asked with."""
     # Airflow leaves the placeholder as it is for a task that is not mapped.
-    index = int(map_index) if map_index.isdigit() and len(map_index) < 10 else -1
+    index = int(map_index) if map_index.isdecimal() and len(map_index) < 10 else -1
     user = the_user(call.caller)
-    after, found = await call.backend.run(
-        lambda: _of_task(call, RequestFilter(dag_id=dag_id, run_id=run_id, task_id=task_id, limit=500), index)
-    )
+    of_task = RequestFilter(dag_id=dag_id, run_id=run_id, task_id=task_id, map_index=index, limit=1)
+    after, found = await call.backend.run(_of_task, call, of_task)
     if found is not None:
         return RedirectResponse(f"{root_of(request)}/requests/{found}", status_code=303)
     facts = {"person": user.person, "task_id": task_id, "after": after}
     return render(request, "no_request.html", facts)
 
 
-def _of_task(call: Call, wanted: RequestFilter, map_index: int) -> tuple[int, str | None]:
+def _of_task(call: Call, wanted: RequestFilter) -> tuple[int, str | None]:
     service = call.backend.service
     after = service.store.ledger_size() - 1
     visible = visibility_of(call.users, call.caller, policy_file_or_none(service.policies))
-    page = service.store.list_requests(replace(wanted, visible_to=visible))
-    found = (each.id for each in page.requests if each.origin and each.origin.map_index == map_index)
-    return after, next(found, None)
+    newest = service.store.list_requests(replace(wanted, visible_to=visible)).requests
+    return after, newest[0].id if newest else None
 
 
 @router.get("/static/{name}")
