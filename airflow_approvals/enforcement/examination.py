@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from airflow_approvals.core.errors import ApprovalsError
 from airflow_approvals.core.gated_rules import GateRule
 from airflow_approvals.core.lending import Kind
-from airflow_approvals.core.model import State
+from airflow_approvals.core.model import ApprovalRequest, State
 from airflow_approvals.core.policy import PolicyFile
 from airflow_approvals.core.policy_gates import find_protection
 from airflow_approvals.enforcement.answers import GATE
@@ -20,7 +20,7 @@ from airflow_approvals.enforcement.in_force import EndedRun, answered_questions,
 from airflow_approvals.enforcement.joined import open_vault_of
 from airflow_approvals.enforcement.rules_file import read_rules
 from airflow_approvals.enforcement.sealing import Secret, all_secrets
-from airflow_approvals.ports import RequestFilter
+from airflow_approvals.ports import RequestFilter, Store
 from airflow_approvals.service.lending import last_seals
 from airflow_approvals.wiring import open_store
 
@@ -32,6 +32,8 @@ USED = (State.REDEEMED, State.COMPLETED, State.FAILED)
 LOOK_BACK = timedelta(days=7)
 _NAMED = 10
 """So many are named; of more the count is told."""
+_PAGE = 500
+"""Requests read at a time: a mapped task can have more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,11 +175,9 @@ def _answers(*, now: datetime) -> Iterator[Finding]:
     around = []
     with open_store() as store:
         for run, ti_id in answered_questions(since=now - LOOK_BACK):
-            wanted = RequestFilter(dag_id=run.dag_id, run_id=run.run_id, task_id=run.task_id, limit=500)
             if not any(
                 request.gate.startswith(GATE) and request.origin is not None and request.origin.ti_id == ti_id
-                for request in store.list_requests(wanted).requests
-                if request.state in (*USED, State.DENIED)
+                for request in _requests_of(store, run, (*USED, State.DENIED))
             ):
                 around.append(f"{run.dag_id}/{run.run_id}/{run.task_id}")
     for name in around[:_NAMED]:
@@ -195,11 +195,31 @@ def _answers(*, now: datetime) -> Iterator[Finding]:
 
 def find_unapproved(rules: tuple[GateRule, ...], *, since: datetime) -> Iterator[EndedRun]:
     """Yield the ended task instances of gated tasks that used no approval."""
+    used: dict[tuple[str, str, str], frozenset[int]] = {}
     with open_store() as store:
         for run in ended_runs(rules, since=since):
-            wanted = RequestFilter(
-                states=USED, dag_id=run.dag_id, run_id=run.run_id, task_id=run.task_id, limit=500
-            )
-            page = store.list_requests(wanted)
-            if not any(each.origin and each.origin.map_index == run.map_index for each in page.requests):
+            task = (run.dag_id, run.run_id, run.task_id)
+            if task not in used:
+                found = _requests_of(store, run, USED)
+                used[task] = frozenset(each.origin.map_index for each in found if each.origin)
+            if run.map_index not in used[task]:
                 yield run
+
+
+def _requests_of(store: Store, run: EndedRun, states: tuple[State, ...]) -> Iterator[ApprovalRequest]:
+    """Yield the requests of a task in these states, of all its indexes."""
+    offset = 0
+    while True:
+        wanted = RequestFilter(
+            states=states,
+            dag_id=run.dag_id,
+            run_id=run.run_id,
+            task_id=run.task_id,
+            limit=_PAGE,
+            offset=offset,
+        )
+        page = store.list_requests(wanted)
+        yield from page.requests
+        offset += len(page.requests)
+        if not page.requests or offset >= page.total:
+            return
