@@ -1,4 +1,4 @@
-"""What `doctor` says of task instances without an approval, where a task has more indexes than a page holds."""
+"""What `doctor` says of task instances without an approval, where a task has many indexes."""
 
 from __future__ import annotations
 
