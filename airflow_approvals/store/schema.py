@@ -14,7 +14,7 @@ from airflow_approvals.store.tables import metadata
 MIGRATION_FOLDER = (Path(__file__).parent / "migrations").as_posix()
 ALEMBIC_FILE = (Path(__file__).parent / "alembic.ini").as_posix()
 VERSION_TABLE = "alembic_version_approvals"
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration."""
 
 

@@ -5,6 +5,7 @@ A request is stored whole, as JSON; its columns repeat only what is searched, so
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +27,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     event,
+    text,
 )
 from sqlalchemy.types import TypeDecorator
 
@@ -59,6 +61,21 @@ class UtcTime(TypeDecorator[datetime]):
 
 BigId = BigInteger().with_variant(Integer, "sqlite")
 """64 bits everywhere; only a column declared INTEGER is SQLite's row id."""
+
+OPEN_DELIVERY = {
+    "sqlite": "is_dead IS 0 AND wanted > shown",
+    "postgresql": "is_dead IS false AND wanted > shown",
+}
+DEAD_DELIVERY = {"sqlite": "is_dead = 1", "postgresql": "is_dead"}
+"""Conditions word for word as the outbox asks them: SQLite uses a partial index for nothing else."""
+
+
+def partial_index(name: str, *columns: str, where: Mapping[str, str]) -> Index:
+    """Return an index of the rows that fit `where`, said for each database."""
+    return Index(
+        name, *columns, sqlite_where=text(where["sqlite"]), postgresql_where=text(where["postgresql"])
+    )
+
 
 metadata = MetaData(
     naming_convention={
@@ -178,7 +195,9 @@ deliveries = Table(
     Column("lease", String(36), nullable=True),
     Column("leased_until", UtcTime, nullable=True),
     UniqueConstraint("request_id", "channel", "entry"),
-    Index(None, "is_dead", "next_try_at"),
+    # What is to be sent and what was given up are looked for every second, among all that was ever sent.
+    partial_index("ix_approvals_delivery_open", "next_try_at", where=OPEN_DELIVERY),
+    partial_index("ix_approvals_delivery_dead", "id", where=DEAD_DELIVERY),
 )
 
 # One row per channel and kind of call; locked by whoever takes a delivery of it.
@@ -237,6 +256,7 @@ lineage_events = Table(
     Column("problem", String(PROBLEM_LENGTH), nullable=False),
     UniqueConstraint("run_id", "key"),
     Index(None, "state", "id"),
+    Index(None, "state", "sent_at"),
 )
 
 # Signatures that were taken, until they are too old to be sent again.

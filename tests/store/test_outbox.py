@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from airflow_approvals.core.delivery import (
     LEASE,
@@ -16,6 +19,7 @@ from airflow_approvals.core.delivery import (
     Telling,
 )
 from airflow_approvals.core.model import Entry
+from airflow_approvals.store.lineage import SqlLineageSpool
 from airflow_approvals.store.outbox import SqlOutbox
 from airflow_approvals.store.sql import SqlStore
 from tests.store.samples import NOON, a_fact
@@ -266,3 +270,36 @@ def test_a_signature_is_taken_once_and_forgotten_when_it_is_too_old(outbox: SqlO
     assert not outbox.is_first_use("a" * 64, now=NOON + timedelta(minutes=10))
     assert outbox.is_first_use("b" * 64, now=NOON + timedelta(minutes=20))
     assert outbox.is_first_use("a" * 64, now=NOON + timedelta(minutes=20))
+
+
+LOOKS = {
+    "what is due next": (lambda outbox, _: outbox.next_due(), "ix_approvals_delivery_open"),
+    "what may be sent": (lambda outbox, _: outbox.claim(now=NOON, lease="me"), "ix_approvals_delivery_open"),
+    "what was given up": (lambda outbox, _: outbox.dead_letters(since=NOON), "ix_approvals_delivery_dead"),
+    "what lineage may forget": (
+        lambda _, spool: spool.forget_sent(before=NOON),
+        "ix_approvals_lineage_event_state_sent_at",
+    ),
+}
+
+
+@pytest.mark.parametrize(("look", "index"), LOOKS.values(), ids=LOOKS.keys())
+def test_what_is_looked_for_every_second_is_not_looked_for_among_all_that_was_sent(
+    store: SqlStore, outbox: SqlOutbox, look: Callable[[SqlOutbox, SqlLineageSpool], object], index: str
+) -> None:
+    asked: list[tuple[str, Any]] = []
+    event.listen(
+        store.engine,
+        "before_cursor_execute",
+        lambda _connection, _cursor, statement, given, *_: asked.append((statement, given)),
+    )
+    look(outbox, SqlLineageSpool(store.engine))
+    statement, given = next(each for each in asked if each[0].startswith("SELECT"))
+    with store.engine.connect() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET enable_seqscan = off")  # there are no rows here to speak of
+            explain = "EXPLAIN"
+        else:
+            explain = "EXPLAIN QUERY PLAN"
+        plan_of = connection.exec_driver_sql(f"{explain} {statement}", given)
+        assert index in " ".join(str(row) for row in plan_of)
