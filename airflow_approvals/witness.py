@@ -12,12 +12,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from airflow_approvals.core.checkpoint import Checkpoint, verify_checkpoint
 from airflow_approvals.core.errors import (
+    ApprovalsError,
     ConfigurationError,
     LedgerTamperedError,
     ServiceUnavailableError,
@@ -28,7 +30,7 @@ from airflow_approvals.core.signature import (
     PublicKey,
     PublicKeys,
     by_keyid,
-    public_keys_from_json,
+    public_keys_in,
 )
 from airflow_approvals.ports import Store
 
@@ -118,9 +120,12 @@ def read_witness(folder: Folder, keys: PublicKeys | None) -> Witnessed:
         raise VerificationError(
             "the witness holds no checkpoint: it cannot speak for this ledger; check its path"
         )
+    if not known:
+        raise VerificationError("the witness keeps no public key beside its heads; give one that you know")
     found = []
     for name in notes:
-        checkpoint = verify_checkpoint(folder.read(name), known)
+        with _in_file(name):
+            checkpoint = verify_checkpoint(folder.read(name), known)
         if f"{checkpoint.size:012d}.checkpoint" != name:
             raise VerificationError(f"the witness's file {name} holds a head of {checkpoint.size} entries")
         found.append(checkpoint)
@@ -164,7 +169,18 @@ def _head(note: str, keys: PublicKeys) -> tuple[str, int, bytes]:
 def _keys(folder: Folder, names: list[str]) -> Iterator[PublicKey]:
     for name in names:
         if _KEY.fullmatch(name):
-            yield from public_keys_from_json(json.loads(folder.read(name))).values()
+            with _in_file(name):
+                yield from public_keys_in(folder.read(name)).values()
+
+
+@contextmanager
+def _in_file(name: str) -> Iterator[None]:
+    """Say in every error which file of the witness it is about."""
+    try:
+        yield
+    except ApprovalsError as error:
+        error.add_note(f"the witness's file {name}")
+        raise
 
 
 class _LocalFolder:
@@ -179,7 +195,8 @@ class _LocalFolder:
         return [entry.name for entry in self._path.iterdir()]
 
     def read(self, name: str) -> str:
-        with (self._path / name).open(encoding="utf-8") as stream:
+        # What is no text is no genuine head either: reading goes on, verifying does not.
+        with (self._path / name).open(encoding="utf-8", errors="replace") as stream:
             return stream.read(_MAX_BYTES)
 
     def write_once(self, name: str, text: str) -> None:
@@ -212,7 +229,10 @@ class _StoredFolder:
         return self._asked(listed)
 
     def read(self, name: str) -> str:
-        return self._asked(lambda: str(self._path.joinpath(name).read_text(encoding="utf-8"))[:_MAX_BYTES])
+        def text() -> str:
+            return str(self._path.joinpath(name).read_text(encoding="utf-8", errors="replace"))[:_MAX_BYTES]
+
+        return self._asked(text)
 
     def write_once(self, name: str, text: str) -> None:
         def write() -> None:

@@ -281,6 +281,11 @@ def _sha256_of(path: Path) -> str:
 
 
 def _unreadable(path: Path | str, error: OSError) -> SourceMissingError:
+    if isinstance(error, IsADirectoryError) and (Path(path) / MANIFEST).is_file():
+        return SourceMissingError(
+            f"{path}: an evidence package; give its ledger.jsonl here, or the folder to "
+            "`airflow-approvals verify`"
+        )
     if isinstance(error, IsADirectoryError):
         return SourceMissingError(
             f"{path}: a folder without {MANIFEST}; expected a receipt, a ledger export, or a folder that "

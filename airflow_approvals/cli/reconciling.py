@@ -50,6 +50,15 @@ def run(args: Namespace) -> int:
     return Exit.NOT_VERIFIED if found.broken else Exit.OK
 
 
+def utc_of(at: str) -> str:
+    """Return the time of an event in UTC, or as it stands there where it has no zone."""
+    try:
+        moment = datetime.fromisoformat(at)
+    except ValueError:
+        return at
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if moment.tzinfo else at
+
+
 def _marquez(args: Namespace) -> Marquez:
     user = os.environ.get("MARQUEZ_USER")
     auth = (user, os.environ.get("MARQUEZ_PASSWORD", "")) if user else None
@@ -125,7 +134,7 @@ def _show(found: Reconciliation, globs: list[str]) -> None:
         style = "red" if finding in found.broken else "yellow"
         table.add_row(
             Text(str(finding.fault), style=style),
-            Text(visible(finding.movement.at[:19] if finding.movement else "")),
+            Text(visible(utc_of(finding.movement.at) if finding.movement else "")),
             Text(visible((finding.request_id or "")[:8])),
             Text(visible(finding.told)),
         )

@@ -134,7 +134,10 @@ def _public_key(keytype: str, scheme: str, public: str, *, claimed: object) -> P
         raise ConfigurationError(
             f"public key type not supported: expected one of {sorted(_KEY_TYPES)}; {_NEXT_STEP}"
         )
-    keyid = _fingerprint(keytype, scheme, public)
+    try:
+        keyid = _fingerprint(keytype, scheme, public)
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"a public key is not valid Unicode; {_NEXT_STEP}") from None
     if claimed not in (None, keyid):
         raise ConfigurationError(
             f"the public key's id is not its fingerprint: expected {keyid}; get the key from its source again"

@@ -115,7 +115,7 @@ def verify_package(folder: Path, keys: PublicKeys | None, *, known: Iterable[Che
         for name in (*_FILES, OSCAL, MANIFEST):
             if name != LEDGER and _sha256(folder / name) != _sha256(again / name):
                 raise VerificationError(
-                    f"{folder / name} is not what the ledger beside it says: it was changed, or is of "
+                    f"{name} is not what the ledger beside it says: it was changed, or is of "
                     "another package; make the package anew, and ask who changed this one"
                 )
     return Package(
@@ -234,14 +234,14 @@ def _read_manifest(folder: Path) -> dict[str, str]:
     except (OSError, ApprovalsError):
         pass
     raise VerificationError(
-        f"{folder / MANIFEST}: not the manifest of an evidence package of the form {FORMAT}; give its folder"
+        f"{MANIFEST}: not the manifest of an evidence package of the form {FORMAT}; give its folder"
     )
 
 
 def _check_version(folder: Path, version: str) -> None:
     if version != __version__:
         raise VerificationError(
-            f"{folder}: made by airflow-approvals {version}, this is {__version__}, which may write the "
+            f"made by airflow-approvals {version}, this is {__version__}, which may write the "
             f"report in other words; verify it with {version}, or the ledger alone: airflow-approvals verify "
             f"{folder / LEDGER}"
         )

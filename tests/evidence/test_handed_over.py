@@ -225,3 +225,54 @@ def test_a_period_of_which_nothing_can_be_told_is_refused_before_anything_is_fet
     assert main(["evidence", *words, "--out", str(out), "--url", "http://localhost:9"]) == Exit.USAGE
     assert "--since" in (told := capsys.readouterr().err) or "before or after all times" in told
     assert not out.exists()
+
+
+def key_name(office: Office) -> str:
+    return f"{office.signer.keyid}.key.json"
+
+
+BROKEN_WITNESSES: dict[str, tuple[bytes, str]] = {
+    "a key cut off": (b"{", "neither PEM nor JSON"),
+    "a key that is no text": (b"\xff", "neither PEM nor JSON"),
+    "a key nested without end": (b"[" * 100_000, "neither PEM nor JSON"),
+    "a key of no Unicode": (
+        b'{"keytype":"ed25519","scheme":"ed25519","keyval":{"public":"\\ud800"}}',
+        "a public key is not valid Unicode",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "told"), BROKEN_WITNESSES.values(), ids=BROKEN_WITNESSES.keys())
+def test_a_witness_with_a_broken_key_is_refused_in_one_sentence_that_names_the_file(
+    made: Made, tmp_path: Path, capsys: Told, content: bytes, told: str
+) -> None:
+    shutil.copyfile(
+        made.folder / "checkpoint.txt", tmp_path / f"{made.package.report.entries:012d}.checkpoint"
+    )
+    command = ["ledger", "verify", str(made.folder / "ledger.jsonl"), "--witness", str(tmp_path)]
+    assert main(command) == Exit.NOT_VERIFIED
+    assert "keeps no public key beside its heads" in capsys.readouterr().err
+    (tmp_path / key_name(made.office)).write_bytes(content)
+    assert main(command) == Exit.ERROR
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert f"the witness's file {key_name(made.office)}: {told}" in said
+
+
+def test_a_witnessed_head_that_is_no_text_is_refused_by_its_name(
+    made: Made, tmp_path: Path, capsys: Told
+) -> None:
+    (tmp_path / "000000000001.checkpoint").write_bytes(b"\xff")
+    command = ["ledger", "verify", str(made.folder / "ledger.jsonl"), "--witness", str(tmp_path)]
+    assert main([*command, "--key", key_of(made.office, tmp_path)]) == Exit.NOT_VERIFIED
+    assert (
+        "the witness's file 000000000001.checkpoint: the checkpoint is no signed note"
+        in capsys.readouterr().err
+    )
+
+
+def test_who_gives_a_package_where_its_ledger_is_wanted_is_told_what_to_give(
+    made: Made, capsys: Told
+) -> None:
+    assert main(["ledger", "verify", str(made.folder)]) == Exit.ERROR
+    assert "an evidence package; give its ledger.jsonl here" in capsys.readouterr().err

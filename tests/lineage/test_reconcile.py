@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from airflow_approvals.cli.reconciling import utc_of
 from airflow_approvals.lineage.movements import BareEnd, Movement, movements
 from airflow_approvals.lineage.names import DatasetName, dataset_of
 from airflow_approvals.lineage.reconcile import Approval, Fault, reconcile, uri_of
@@ -178,3 +179,16 @@ def test_a_movement_names_the_approval_of_its_dataset_before_that_of_its_run() -
     ]
     found = [each for each in movements([event(run=run, outputs=outputs)]) if isinstance(each, Movement)]
     assert [(each.request_id, each.sha256) for each in found] == [("of the data", SHA), ("of the run", None)]
+
+
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [
+        ("2026-03-01T12:00:00+02:00", "2026-03-01 10:00:00 UTC"),
+        ("2026-03-01T12:00:00.123Z", "2026-03-01 12:00:00 UTC"),
+        ("2026-03-01T12:00:00", "2026-03-01T12:00:00"),
+        ("yesterday", "yesterday"),
+    ],
+)
+def test_the_time_of_a_movement_is_told_in_one_zone_or_as_it_stands(at: str, told: str) -> None:
+    assert utc_of(at) == told
