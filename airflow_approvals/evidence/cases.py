@@ -63,6 +63,7 @@ class Case:
     rows: int | None = None
     size: int | None = None  # bytes
     digests: tuple[str, ...] = ()  # SHA-256 of the datasets
+    action_digest: str = ""  # of all that was asked for
     pii: Pii | None = None
     answers: list[Answer] = field(default_factory=list)
     set_aside: int = 0  # votes that did not count under a changed policy
@@ -158,7 +159,7 @@ _Teller = Callable[[Case, dict[str, Any], dict[str, Any]], None]
 
 def _opened(case: Case, entry: dict[str, Any], data: dict[str, Any]) -> None:
     action, evidence, origin = data["action"], data["evidence"], data.get("origin")
-    case.opened_at = entry["time"]
+    case.opened_at, case.action_digest = entry["time"], data["action_digest"]
     case.requesters = tuple(data["requesters"])
     if origin:
         mapped = f" [{origin['map_index']}]" if origin["map_index"] >= 0 else ""

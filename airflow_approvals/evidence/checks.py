@@ -85,6 +85,11 @@ _CHECKS: dict[str, _Check] = {
         count=lambda summary, _: (summary.approved_by_others, summary.approvals),
         told="{found} of {of} approvals rest on others than those who asked; {missing} do not.",
     ),
+    "approvers_entitled": _Check(
+        title="Was everybody who approved in a group that the policy names?",
+        count=lambda summary, _: (summary.approved_by_entitled, summary.approvals),
+        told="{found} of {of} approvals were given for groups that the policy of the day names.",
+    ),
     "emergencies_explained": _Check(
         title="Does every emergency have a name and a reason?",
         count=lambda summary, _: (

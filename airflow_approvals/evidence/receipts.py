@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Self
 from airflow_approvals.core.errors import ReceiptInvalidError, VerificationError
 from airflow_approvals.core.export import MAX_LINE, LedgerReport
 from airflow_approvals.core.merkle import inclusion_proof
+from airflow_approvals.core.model import to_json
 from airflow_approvals.core.receipt import make_bundle, verify_receipt
 from airflow_approvals.core.signature import PublicKeys, public_keys_from_json
 from airflow_approvals.evidence.cases import Case
@@ -150,6 +151,9 @@ class Receipts:
                 line=self._envelopes.find(case.decision_index),
                 requesters=case.requesters,
                 votes=tuple((each.voter, each.verdict, each.channel) for each in case.answers),
+                action_digest=case.action_digest,
+                policy_digest=case.policy_digest,
+                granted=case.granted,
             )
         )
         if len(self._gathered) < self._batch:
@@ -187,6 +191,9 @@ class Due:
     line: bytes
     requesters: tuple[str, ...]
     votes: tuple[tuple[str, str, str], ...]  # voter, verdict and channel, in order
+    action_digest: str  # as it was asked for
+    policy_digest: str
+    granted: dict[str, Any] | None
 
 
 def bundles_of(due: list[Due], checkpoint: str, keys: list[dict[str, Any]]) -> list[bytes]:
@@ -209,9 +216,18 @@ def _bundle(due: Due, checkpoint: str, keys: PublicKeys) -> bytes:
         )
     # The service signs what stands in the row of a request: a row that was changed by other hands shows here.
     votes = tuple((vote.voter, vote.verdict.value, vote.channel.value) for vote in receipt.votes)
-    if (receipt.requesters, votes) != (due.requesters, due.votes):
+    granted = to_json(receipt.grant) if receipt.grant else None
+    said = {
+        "requesters": (receipt.requesters, due.requesters),
+        "votes": (votes, due.votes),
+        "action": (receipt.action_digest, due.action_digest),
+        "policy": (receipt.policy_digest, due.policy_digest),
+        "grant": (granted, due.granted),
+    }
+    wrong = [name for name, (found, expected) in said.items() if found != expected]
+    if wrong:
         raise ReceiptInvalidError(
-            f"{_named(due)}: its requesters or votes are not those of the ledger; keep the database as "
+            f"{_named(due)}: its {' and '.join(wrong)} are not those of the ledger; keep the database as "
             "it is, and ask who has changed the request in it"
         )
     bundle = make_bundle(

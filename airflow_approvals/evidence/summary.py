@@ -58,6 +58,7 @@ class Summary:
     cases: int = 0
     approvals: int = 0  # with a decision in the period or before, on cases of the period
     approved_by_others: int = 0
+    approved_by_entitled: int = 0
     denied: int = 0
     states: Counter[str] = field(default_factory=Counter)
     channels: Counter[str] = field(default_factory=Counter)
@@ -134,6 +135,7 @@ class Summary:
             return
         self.approvals += 1
         self.approved_by_others += not (case.own_approvals or case.own_grants)
+        self.approved_by_entitled += self._is_entitled(case)
         if case.granted is None:
             return
         self.grants[case.granted["kind"]] += 1
@@ -142,6 +144,19 @@ class Summary:
             self.standing_unfounded += not self._is_founded(case, ledger)
         elif not case.granted["reason"].strip() or case.glass is None:
             self.glass_without_reason += 1
+
+    def _is_entitled(self, case: Case) -> bool:
+        """Return whether all who approved spoke for a group that the policy names, as the ledger has both."""
+        rule = self.rules.get(case.policy_digest)
+        if rule is None:
+            return False
+        if case.glass is not None:
+            return bool(case.glass["group"] == (rule.get("break_glass") or {}).get("group"))
+        if case.granted is not None:
+            return True  # whether the standing approval was good for it is a check of its own
+        asked = {each["group"] for each in rule["require"]}
+        approvals = [answer for answer in case.answers if answer.verdict == "approve"]
+        return bool(approvals) and all(asked & set(answer.groups) for answer in approvals)
 
     def _is_founded(self, case: Case, ledger: LedgerFile) -> bool:
         """Return whether the standing approval that a grant names was in force, and is the very one."""

@@ -20,7 +20,7 @@ from airflow_approvals.cli.exits import Exit
 from airflow_approvals.cli.main import main
 from airflow_approvals.core.errors import InvalidRequestError, ReceiptInvalidError, VerificationError
 from airflow_approvals.core.export import verify_export
-from airflow_approvals.core.model import Action, ApprovalRequest, Evidence, Person, State
+from airflow_approvals.core.model import Action, ApprovalRequest, Evidence, Person, State, digest_of_action
 from airflow_approvals.core.receipt import verify_bundle
 from airflow_approvals.core.signature import by_keyid
 from airflow_approvals.evidence.cases import case_of
@@ -366,11 +366,21 @@ def test_who_broke_the_glass_for_their_own_request_is_no_other(tmp_path: Path) -
     assert [each.who for each in package.summary.notable["own_approvals"]] == ["dana"]
 
 
+def of_action(request: ApprovalRequest, action: Action) -> ApprovalRequest:
+    """Return the request as if `action` had been asked for, and every vote been given for it."""
+    digest = digest_of_action(action, request.evidence, request.standing)
+    votes = tuple(replace(vote, shown_digest=digest) for vote in request.votes)
+    return replace(request, action=action, action_digest=digest, votes=votes)
+
+
 FAKED_ROWS: dict[str, Callable[[ApprovalRequest], ApprovalRequest]] = {
     "a vote that nobody cast": lambda request: replace(
         request, votes=(replace(request.votes[0], voter=Person("carol"), groups=("security",)),)
     ),
     "somebody who asked is left out": lambda request: replace(request, requesters=()),
+    "another destination": lambda request: of_action(
+        request, replace(request.action, destination="file:///outbox/elsewhere.parquet")
+    ),
 }
 
 

@@ -283,3 +283,29 @@ def test_an_approval_that_names_no_receipt_is_not_passed_over(made: Made, tmp_pa
         return lines
 
     assert changed_entries(made, tmp_path, unsigned).approvals == made.package.summary.approvals
+
+
+def by_a_stranger(lines: list[bytes]) -> list[bytes]:
+    return [line.replace(b'"groups":["security"]', b'"groups":["friends"]') for line in lines]
+
+
+def by_the_wrong_group(lines: list[bytes]) -> list[bytes]:
+    return [
+        line.replace(b'"group":"oncall"', b'"group":"admins"') if b'"kind":"glass.broken"' in line else line
+        for line in lines
+    ]
+
+
+def by_nobody(lines: list[bytes]) -> list[bytes]:
+    asked = next(line for line in lines if b"quarter end, as agreed" in line)
+    name = asked.partition(b'"request_id":"')[2].partition(b'"')[0]
+    return [line for line in lines if not (name in line and b'"kind":"vote.cast"' in line)]
+
+
+@pytest.mark.parametrize("change", [by_a_stranger, by_the_wrong_group, by_nobody])
+def test_an_approval_by_a_group_that_the_policy_does_not_name_is_counted(
+    made: Made, tmp_path: Path, change: Callable[[list[bytes]], list[bytes]]
+) -> None:
+    whole = made.package.summary
+    assert whole.approved_by_entitled == whole.approvals
+    assert changed_entries(made, tmp_path, change).approved_by_entitled == whole.approvals - 1
