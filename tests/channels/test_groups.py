@@ -76,6 +76,15 @@ def test_somebody_who_left_the_group_has_lost_the_vote_after_it_was_asked_for_ag
     eventually(lambda: site.store.get_request(request.id).state is State.APPROVED)
 
 
+def test_a_clock_that_was_set_back_keeps_nobody_in_the_group(site: SlackSite) -> None:
+    site.slack.groups[USERGROUP] = [BOB]
+    site.late = -timedelta(hours=1)
+    eventually(lambda: people_of(site) == ("bob",))
+    with down(site.slack):
+        site.late = -timedelta(hours=2)
+        eventually(lambda: people_of(site) == ())
+
+
 def test_a_link_that_ends_takes_the_vote_with_it(site: SlackSite) -> None:
     account = {"provider": "slack", "team_id": "T0HOME", "user_id": ALICE}
     assert site.post("alice", "identities/unlink", account).status_code == 200

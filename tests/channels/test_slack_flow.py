@@ -155,6 +155,28 @@ def test_somebody_who_is_not_in_the_channel_is_told_privately_too(site: SlackSit
 
 
 @OVER_HTTP
+def test_whoever_cannot_be_told_from_others_just_now_hears_that_nothing_was_recorded(site: SlackSite) -> None:
+    request = site.open()
+    message = site.prompt(request)
+    site.slack.scopes -= {"users:read"}
+    site.slack.click(ALICE, message, APPROVE)
+    assert "nothing was recorded" in eventually(lambda: site.notes_to(ALICE))[0]
+    site.slack.scopes |= {"users:read"}
+    site.slack.click(ALICE, message, APPROVE)
+    becomes(site, request, State.APPROVED)
+    assert site.slack.problems.pop().startswith("users.info: missing_scope")
+
+
+@OVER_HTTP
+def test_a_window_that_does_not_open_is_told_of(site: SlackSite) -> None:
+    message = site.prompt(site.open())
+    site.slack.trigger_seconds = 0.0
+    site.slack.click(ALICE, message, DENY)
+    assert "the window did not open" in eventually(lambda: site.notes_to(ALICE))[0]
+    assert site.slack.problems.pop().startswith("views.open: expired_trigger_id")
+
+
+@OVER_HTTP
 @pytest.mark.parametrize(
     "elsewhere", ["https://evil.example/actions/1", "http://hooks.slack.com/actions/1", "file:///etc/passwd"]
 )

@@ -70,10 +70,17 @@ class Answers:
             else:
                 tell(workspace, intent, str(refusal), now=now)
             return
+        except ApprovalsError as trouble:
+            # Slack or the database did not say who this is: nobody must take that for an answer given.
+            log.warning("%s was not heard: %s", actor_of(intent.who), trouble)
+            tell(workspace, intent, f"nothing was recorded, press the button again: {trouble}", now=now)
+            return
         try:
             self._carry_out(intent, account, workspace, now=now)
-        except SendError:
-            raise
+        except SendError as trouble:
+            log.warning("the window for %s did not open: %s", actor_of(intent.who), trouble)
+            words = "the window did not open, and nothing was recorded: press the button again"
+            tell(workspace, intent, words, now=now)
         except ApprovalsError as refusal:
             if isinstance(refusal, StaleRevisionError | AlreadyDecidedError):
                 self.outbox.want_again(intent.ref.request_id, now=now)

@@ -80,7 +80,7 @@ class LinkedGroups:
         if not _usergroups(file):
             return file
         with self._lock:
-            if self._known_at is None or self._clock() - self._known_at > BELIEVED:
+            if self._known_at is None or abs(self._clock() - self._known_at) > BELIEVED:
                 return file
             if self._filled is None or self._filled[0] is not file:
                 self._filled = (file, file.with_linked(self._people))
@@ -94,7 +94,8 @@ class LinkedGroups:
         file = self._source.current()
         usergroups, now = _usergroups(file), self._clock()
         for usergroup in usergroups:
-            if now < self._next.get(usergroup, now):
+            wait = self._next.get(usergroup, now) - now
+            if timedelta(0) < wait <= ASKED_EVERY:  # a longer one: the clock was set back meanwhile
                 continue
             heard = self._ask(file, usergroup, now)
             if heard is not None:
@@ -103,7 +104,7 @@ class LinkedGroups:
         people = {
             usergroup: self._links.find_people(PROVIDER, heard.team_id, heard.user_ids)
             for usergroup in usergroups
-            if (heard := self._heard.get(usergroup)) is not None and now - heard.at < BELIEVED
+            if (heard := self._heard.get(usergroup)) is not None and abs(now - heard.at) < BELIEVED
         }
         with self._lock:
             self._known_at = now
