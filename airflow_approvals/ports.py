@@ -138,6 +138,9 @@ class Store(Protocol):
 
     def list_requests(self, wanted: RequestFilter) -> Page: ...
 
+    def pending_ids(self) -> Sequence[str]:
+        """Return the ids of all requests that are pending at this moment, in order of arrival."""
+
     def visible_among(self, ids: Collection[str], viewer: Visibility) -> frozenset[str]:
         """Return those of `ids` that are of requests which `viewer` may see."""
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from airflow_approvals.core.delivery import IdentityLink, LinkCode
 from airflow_approvals.core.errors import InvalidRequestError, NotAllowedError
@@ -51,18 +52,15 @@ class SqlIdentities:
 
     def save_code(self, code: str, told: LinkCode) -> None:
         """Keep the one code that this account was told last."""
+        account = {"provider": told.provider, "team_id": told.team_id, "user_id": told.user_id}
+        code_of = {"code_sha256": _digest(code), "expires_at": told.expires_at}
         with self._database.writing() as connection:
+            dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+            # In one statement: somebody who presses twice is told two codes, and the last one is kept.
             connection.execute(
-                delete(link_codes).where(_is(link_codes, told.provider, told.team_id, told.user_id))
-            )
-            connection.execute(
-                insert(link_codes).values(
-                    provider=told.provider,
-                    team_id=told.team_id,
-                    user_id=told.user_id,
-                    code_sha256=_digest(code),
-                    expires_at=told.expires_at,
-                )
+                dialect.insert(link_codes)
+                .values(**account, **code_of)
+                .on_conflict_do_update(index_elements=list(account), set_=code_of)
             )
 
     def find_code(self, code: str, *, now: datetime) -> LinkCode:

@@ -158,6 +158,12 @@ def list_requests(connection: Connection, wanted: RequestFilter) -> Page:
     )
 
 
+def pending_ids(connection: Connection) -> Sequence[str]:
+    """Return the ids of all pending requests, read in one statement: pages would shift while some close."""
+    query = select(requests.c.id).where(requests.c.state == State.PENDING).order_by(requests.c.seq)
+    return connection.execute(query).scalars().all()
+
+
 def receipts_after(connection: Connection, seq: int, *, limit: int) -> Sequence[StoredReceipt]:
     """Return at most `limit` receipts in the order in which their requests came."""
     envelope, index = requests.c.document["receipt"], requests.c.document["decision_index"].as_integer()

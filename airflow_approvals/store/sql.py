@@ -94,6 +94,10 @@ class SqlStore:
         with self._database.reading() as connection:
             return requests.list_requests(connection, wanted)
 
+    def pending_ids(self) -> Sequence[str]:
+        with self._database.reading() as connection:
+            return requests.pending_ids(connection)
+
     def visible_among(self, ids: Collection[str], viewer: Visibility) -> frozenset[str]:
         with self._database.reading() as connection:
             return requests.visible_among(connection, ids, viewer)

@@ -10,8 +10,6 @@ import logging
 from datetime import datetime
 
 from airflow_approvals.core.errors import ApprovalsError
-from airflow_approvals.core.model import State
-from airflow_approvals.ports import RequestFilter
 from airflow_approvals.service import Service
 from airflow_approvals.web.backend import Backend, now
 from airflow_approvals.web.ledger import ensure_checkpoint
@@ -19,7 +17,6 @@ from airflow_approvals.web.loops import Loop
 from airflow_approvals.web.witnesses import Witnesses
 
 _BATCH = 100
-_PAGE = 500
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +70,7 @@ class Background(Loop):
         if digest == self._followed:
             return
         service.record_policy(now=at)
-        # Ids first: following may close a request, which would shift the pages.
-        for request_id in _pending_ids(service):
+        for request_id in service.store.pending_ids():
             service.follow_policy(request_id, now=at)
         self._followed = digest
 
@@ -97,13 +93,3 @@ class Background(Loop):
     @property
     def _service(self) -> Service:
         return self._backend.service
-
-
-def _pending_ids(service: Service) -> list[str]:
-    found: list[str] = []
-    while True:
-        wanted = RequestFilter(states=(State.PENDING,), limit=_PAGE, offset=len(found))
-        page = service.store.list_requests(wanted)
-        found.extend(request.id for request in page.requests)
-        if len(page.requests) < _PAGE:
-            return found

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -45,6 +47,19 @@ def test_a_code_links_one_account_once_and_the_ledger_tells_so(
     with pytest.raises(InvalidRequestError, match="was used"):
         identities.link("ABCDE-FGHJK", BOB, now=NOON)
     assert kinds(store) == [("identity.linked", "alice")]
+
+
+def test_an_account_that_is_told_many_codes_at_once_has_one_of_them(identities: SqlIdentities) -> None:
+    codes = [f"ABCDE-FGHJ{letter}" for letter in "KLMNPQRS"]
+    with ThreadPoolExecutor(len(codes)) as pool:
+        list(pool.map(partial(tell, identities), codes))
+
+    def is_known(code: str) -> bool:
+        with suppress(InvalidRequestError):
+            return identities.find_code(code, now=NOON).user_id == "U1"
+        return False
+
+    assert [is_known(code) for code in codes].count(True) == 1
 
 
 def test_the_same_user_id_of_another_workspace_is_somebody_else(identities: SqlIdentities) -> None:

@@ -6,14 +6,17 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from airflow_approvals.core.checkpoint import verify_checkpoint
 from airflow_approvals.core.model import Person, State
 from airflow_approvals.core.signature import public_keys_from_json
+from airflow_approvals.ports import Page, RequestFilter
 from airflow_approvals.web import background
 from airflow_approvals.web.backend import Backend
 from airflow_approvals.web.background import Background
@@ -132,6 +135,29 @@ def test_a_changed_policy_file_reaches_every_pending_request(still: Site) -> Non
     still.policy_file.write_text(POLICY.replace("file:///outbox/**", "file:///elsewhere/**"))
     run_once(still, loop)
     assert {still.store.get_request(request_id).state for request_id in ids} == {State.DENIED}
+
+
+def test_a_changed_policy_file_reaches_those_too_that_wait_behind_others_which_close(
+    still: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = still.store.get_request(opened(still, "first"))
+    with still.store.begin() as tx:
+        for _ in range(500):
+            tx.insert_request(replace(first, id=str(uuid4())))
+    newest = opened(still, "newest")
+    listed = still.store.list_requests
+
+    def others_close_meanwhile(wanted: RequestFilter) -> Page:
+        page = listed(wanted)
+        if still.store.get_request(newest).state is State.PENDING:
+            still.service.cancel(Person("engineer"), newest, reason="", now=utc_now())
+        return page
+
+    loop = Background(Backend(lambda: still.service, still.settings))
+    still.policy_file.write_text(POLICY.replace("file:///outbox/**", "file:///elsewhere/**"))
+    monkeypatch.setattr(still.store, "list_requests", others_close_meanwhile)
+    run_once(still, loop)
+    assert still.store.pending_ids() == []
 
 
 def test_a_step_that_fails_does_not_keep_the_others_from_running(
