@@ -15,6 +15,7 @@ from airflow_approvals.cli.exits import Exit
 from airflow_approvals.cli.offline import (
     VerifiedLedger,
     VerifiedReceipt,
+    check_from_elsewhere,
     load_keys,
     verify_ledger_at,
     verify_paths,
@@ -86,10 +87,12 @@ def verify(args: Namespace) -> int:
 
 
 def verify_offline(args: Namespace) -> int:
-    """Verify receipts and exports with files and public keys alone."""
+    """Verify receipts, exports and packages with files and public keys alone."""
+    paths, keys = [Path(file) for file in args.files], [Path(key) for key in args.key]
+    check_from_elsewhere(keys, paths)
     verified = verify_paths(
-        [Path(file) for file in args.files],
-        load_keys([Path(key) for key in args.key]),
+        paths,
+        load_keys(keys),
         data=[Path(data) for data in args.data],
         checkpoints=[Path(note) for note in args.checkpoint],
     )

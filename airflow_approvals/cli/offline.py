@@ -166,6 +166,17 @@ def load_keys(paths: Sequence[Path]) -> PublicKeys | None:
     return by_keyid(found)
 
 
+def check_from_elsewhere(keys: Sequence[Path], paths: Sequence[Path]) -> None:
+    """Raise where a key would vouch for the very folder that it came in."""
+    for key in keys:
+        for path in paths:
+            if path.is_dir() and key.resolve().is_relative_to(path.resolve()):
+                raise InvalidRequestError(
+                    f"{key}: came with {path}, and cannot vouch for it; give the key that you got elsewhere, "
+                    "or leave --key out to see only whether the folder agrees with itself"
+                )
+
+
 def check_data(receipt: Receipt, local: Path) -> None:
     """Raise `DigestMismatchError` unless the local file or folder holds exactly what was approved."""
     if receipt.standing is not None:

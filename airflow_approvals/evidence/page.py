@@ -119,7 +119,7 @@ def _figures(summary: Summary) -> list[tuple[str, str]]:
         (summary.approvals, "approvals"),
         (summary.denied, "denied"),
         (summary.published, "published"),
-        (summary.rows_published, "rows published"),
+        (summary.rows_published, "rows published as approved"),
         (summary.grants["break_glass"], "break-glass uses"),
         (summary.standing_grants, "granted by a standing approval"),
         (summary.refusals, "attempts refused"),

@@ -182,7 +182,7 @@ class Summary:
             return
         self.published += 1
         self.published_as_approved += case.is_as_approved
-        self.rows_published += case.rows or 0
+        self.rows_published += (case.rows or 0) if case.is_as_approved else 0  # of other bytes nobody knows
         if case.pii is not None:
             self.pii_published += 1
             self.pii_verified += case.pii.verified is True
@@ -275,4 +275,5 @@ def _told(entry: dict[str, Any]) -> tuple[str, str]:
         word = kind.removeprefix("identity.")
         account = f"{data.get('provider')} account {data.get('user_id')} of {data.get('team_id')}"
         return "identities", f"{word}: {account}, which is {data.get('person')}'s"
-    return "other", kind
+    named = f": {data['kind']} {data['name']}" if kind.startswith("secret.") else ""
+    return "other", f"{kind}{named}"

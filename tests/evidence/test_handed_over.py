@@ -276,3 +276,14 @@ def test_who_gives_a_package_where_its_ledger_is_wanted_is_told_what_to_give(
 ) -> None:
     assert main(["ledger", "verify", str(made.folder)]) == Exit.ERROR
     assert "an evidence package; give its ledger.jsonl here" in capsys.readouterr().err
+
+
+def test_a_key_does_not_vouch_for_the_folder_that_it_came_in(
+    made: Made, tmp_path: Path, capsys: Told
+) -> None:
+    assert main(["verify", str(made.folder), "--key", str(made.folder / "keys.json")]) == Exit.USAGE
+    assert "cannot vouch for it; give the key that you got elsewhere" in capsys.readouterr().err
+    assert main(["verify", str(made.folder)]) == Exit.OK
+    assert "the key came with the evidence" in capsys.readouterr().out
+    assert main(["verify", str(made.folder), "--key", key_of(made.office, tmp_path)]) == Exit.OK
+    assert "the key came with the evidence" not in capsys.readouterr().out

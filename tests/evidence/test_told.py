@@ -24,6 +24,7 @@ from airflow_approvals.evidence.reports import Pii
 from airflow_approvals.evidence.summary import Summary
 from airflow_approvals.evidence.tables import safe
 from airflow_approvals.evidence.words import sentences, visible
+from airflow_approvals.service.lending import SealChange
 from airflow_approvals.store.identities import SqlIdentities
 from airflow_approvals.store.schema import create_tables
 from airflow_approvals.store.sql import create_store
@@ -309,3 +310,15 @@ def test_an_approval_by_a_group_that_the_policy_does_not_name_is_counted(
     whole = made.package.summary
     assert whole.approved_by_entitled == whole.approvals
     assert changed_entries(made, tmp_path, change).approved_by_entitled == whole.approvals - 1
+
+
+def test_what_was_done_to_a_sealed_secret_is_told_with_its_name(small: Office, tmp_path: Path) -> None:
+    change = SealChange(what="unsealed", kind="connection", name="prod_partner", digest=None, keyid=None)
+    small.service.record_seal(change, actor="root", now=NOON)
+    (told,) = package(small, tmp_path).summary.notable["other"]
+    assert (told.who, told.what) == ("root", "secret.unsealed: connection prod_partner")
+
+
+def test_rows_of_other_bytes_than_approved_are_not_counted_as_published(made: Made) -> None:
+    assert made.package.summary.published == 4
+    assert made.package.summary.rows_published == 5000 + 1000 + 1100  # and nobody knows of the fourth
