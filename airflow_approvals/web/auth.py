@@ -18,6 +18,7 @@ from airflow_approvals.core.worker_token import (
 )
 from airflow_approvals.web.backend import Backend, now
 from airflow_approvals.web.callers import Caller, Users
+from airflow_approvals.web.problems import PRIVATE
 
 LINEAGE_PATH = "/api/v1/lineage/events"
 """The one route that a lineage token opens."""
@@ -34,7 +35,9 @@ class AuthenticatedRoute(APIRoute):
 
         async def authenticated(request: Request) -> Response:
             request.state.approvals_caller = await authenticate(request)
-            return await handle(request)
+            response = await handle(request)
+            response.headers.update(PRIVATE)
+            return response
 
         return authenticated
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from starlette.requests import Request
+from contextlib import suppress
+
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airflow_approvals.web.problems import TooLargeError, problem_of
@@ -43,7 +45,9 @@ class BodyLimit:
             started = True
             await send(message)
 
-        await self._app(scope, counted, answer)
+        # A route that reads the body itself is told that the caller has hung up: so it has, or so we have.
+        with suppress(ClientDisconnect):
+            await self._app(scope, counted, answer)
         if too_large and not started:
             await _refuse(scope, receive, send)
 

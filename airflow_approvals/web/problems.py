@@ -39,6 +39,9 @@ STATUS: dict[type[ApprovalsError], int] = {
 
 MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER = "2"  # seconds
+PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+"""Headers of everything that a login has opened."""
+_DESCRIBED = "; GET {root}/openapi.json says what there is and what is expected"
 _STATUS_WORDS = {400: "invalid-request", 401: "not-authenticated", 403: "not-allowed", 422: "invalid-request"}
 
 log = logging.getLogger(__name__)
@@ -83,12 +86,13 @@ def add_problem_handlers(app: FastAPI) -> None:
         found = [(".".join(map(str, each["loc"])), str(each["type"])) for each in error.errors()[:5]]
         detail = "; ".join(f"{place}: {kind}" for place, kind in found)
         malformed = any(kind == "json_invalid" for _, kind in found)
-        return _problem(request, 400 if malformed else 422, "invalid-request", f"not understood: {detail}")
+        told = f"not understood: {detail}{_described(request)}"
+        return _problem(request, 400 if malformed else 422, "invalid-request", told)
 
     @app.exception_handler(StarletteHTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         word = _STATUS_WORDS.get(error.status_code, "http")
-        detail = HTTPStatus(error.status_code).phrase
+        detail = f"{HTTPStatus(error.status_code).phrase.lower()}{_described(request)}"
         return _problem(request, error.status_code, word, detail, dict(error.headers or {}))
 
     @app.exception_handler(Exception)
@@ -97,6 +101,10 @@ def add_problem_handlers(app: FastAPI) -> None:
         return _problem(
             request, 500, "internal-error", "something failed inside the service; the server's log says what"
         )
+
+
+def _described(request: Request) -> str:
+    return _DESCRIBED.format(root=str(request.scope.get("root_path", "")).rstrip("/"))
 
 
 def _problem(
@@ -115,4 +123,6 @@ def _problem(
         "detail": detail,
         "instance": request.url.path,
     }
-    return JSONResponse(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
+    return JSONResponse(
+        body, status_code=status, media_type=MEDIA_TYPE, headers={**PRIVATE, **(headers or {})}
+    )

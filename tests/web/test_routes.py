@@ -11,9 +11,10 @@ import pytest
 from fastapi.routing import APIRoute
 
 from airflow_approvals.core.errors import error_types
+from airflow_approvals.core.worker_token import LINEAGE, WorkerClaims, issue_worker_token, worker_key
 from airflow_approvals.web.app import create_app
 from airflow_approvals.web.problems import STATUS, status_of
-from tests.web.site import LoginsByName, Site, an_opening
+from tests.web.site import SECRET, LoginsByName, Site, an_opening, utc_now
 
 API = "/approvals/api/v1"
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -96,6 +97,44 @@ def test_a_body_over_the_limit_is_refused_whether_its_length_is_stated_or_not(
     )
     assert answer.status_code == 413
     assert answer.json()["type"] == "too-large"
+
+
+def test_a_body_over_the_limit_is_no_fault_where_a_route_reads_it_itself(shared: Site) -> None:
+    claims = WorkerClaims(subject=LINEAGE, scope="lineage")
+    token = issue_worker_token(worker_key(SECRET), claims, now=utc_now(), token_id="one")
+    answer = http.post(
+        f"{shared.base_url}{API}/lineage/events",
+        content=iter([b"x" * 1000, b"x" * (1 << 20)]),
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    assert (answer.status_code, answer.json()["type"]) == (413, "too-large")
+
+
+PRIVATE = ["/requests", "/events", "/keys", "/health", f"/requests/{NOBODY}", "/ledger/export"]
+
+
+@pytest.mark.parametrize("path", PRIVATE)
+def test_no_cache_keeps_what_the_api_answers(shared: Site, path: str) -> None:
+    answer = http.get(f"{shared.base_url}{API}{path}", headers={"Authorization": "Bearer login-audrey"})
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+WRONG_ADDRESSES = {
+    "no such call": ("GET", "/nothing", 404),
+    "another method": ("DELETE", "/requests", 405),
+    "a wrong value": ("GET", "/requests?limit=0", 422),
+}
+
+
+@pytest.mark.parametrize(("method", "path", "status"), WRONG_ADDRESSES.values(), ids=WRONG_ADDRESSES.keys())
+def test_a_call_that_is_none_is_told_where_the_calls_are_described(
+    shared: Site, method: str, path: str, status: int
+) -> None:
+    headers = {"Authorization": "Bearer login-alice"}
+    answer = http.request(method, f"{shared.base_url}{API}{path}", headers=headers)
+    assert answer.status_code == status
+    assert "openapi.json" in answer.json()["detail"]
 
 
 def a_dataset(*, sha256: str, file_sha256: str, size: int) -> bytes:
