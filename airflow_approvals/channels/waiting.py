@@ -29,16 +29,16 @@ def waiting_for(
     }
     scope = Visibility(person=person, policies=tuple(policies), dag_ids=())
     asked = replace(asked, states=(State.PENDING,), visible_to=scope, limit=_BATCH)
-    found: list[ApprovalRequest] = []
+    found: dict[str, ApprovalRequest] = {}  # a page overlaps the one before when somebody asks in between
     for offset in range(0, MAX_OPEN, _BATCH):
         page = store.list_requests(replace(asked, offset=offset)).requests
-        found.extend(page)
+        found.update((request.id, request) for request in page)
         if len(page) < _BATCH:
             break
     return sorted(
         (
             request
-            for request in found
+            for request in found.values()
             if request.policy in policies
             and now < request.expires_at
             and all(vote.voter != person for vote in request.votes)
