@@ -93,7 +93,8 @@ def publish(folder: Folder, store: Store, *, size: int, note: str, keys: PublicK
     names = folder.names()
     kept = sorted(name for name in names if _NOTE.fullmatch(name))
     if kept:
-        _check_goes_on(verify_checkpoint(folder.read(kept[-1]), keys), store, size)
+        # Another API server may have published a newer head since `size` was read.
+        _check_goes_on(verify_checkpoint(folder.read(kept[-1]), keys), store, store.ledger_size())
     for key in keys.values():
         if f"{key.keyid}.key.json" not in names:
             folder.write_once(f"{key.keyid}.key.json", json.dumps(key.to_json()))

@@ -254,6 +254,20 @@ def test_a_witness_that_was_cut_or_changed_does_not_speak(
     assert main(["ledger", "verify", str(ledger), "--witness", str(empty)]) == Exit.NOT_VERIFIED
 
 
+def test_who_comes_late_with_an_older_head_raises_no_alarm(watched: tuple[Office, Path]) -> None:
+    """Two API servers publish side by side: the slower one has read its head before the other's."""
+    office, witness = watched
+    keys = public_keys_from_json(public_keys(office.service))
+    office.ask(an_export("slow"))
+    slow, note = ensure_checkpoint(office.service, ORIGIN, now=office.now)
+    office.ask(an_export("fast"))
+    assert witnessed(office, witness) is True
+    assert publish(open_witness(str(witness)), office.store, size=slow, note=note, keys=keys) is True
+    sizes = [checkpoint.size for checkpoint in read_witness(open_witness(str(witness)), keys).checkpoints]
+    assert sizes == sorted(sizes)
+    assert slow in sizes
+
+
 def test_what_a_witness_has_is_never_written_again(watched: tuple[Office, Path]) -> None:
     office, witness = watched
     before = {path.name: path.read_text() for path in witness.iterdir()}
