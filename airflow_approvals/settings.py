@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf, nan
 from pathlib import Path
+
+from airflow_approvals.core.errors import ConfigurationError
 
 SECTION = "approvals"
 POLICY_FILE = Path("approvals") / "policy.yaml"
@@ -41,12 +44,27 @@ def read_gating() -> tuple[Path, str]:
 
 
 def read_settings() -> Settings:
-    """Return the configuration in force; call it late, never at import."""
+    """Return the configuration in force; call it late, never at import.
+
+    Raises `ConfigurationError` for seconds that are none.
+    """
     from airflow.configuration import AIRFLOW_HOME, conf
 
     def option(name: str, fallback: str) -> str:
         value = conf.get(SECTION, name, fallback="")
         return str(value) if value else fallback
+
+    def seconds(name: str, fallback: str) -> float:
+        text = option(name, fallback)
+        try:
+            found = float(text)
+        except ValueError:
+            found = nan
+        if not 0 < found < inf:  # without a pause a loop would never rest; NaN is not more than 0 either
+            raise ConfigurationError(
+                f"[{SECTION}] {name}: expected seconds, more than 0, found {text!r}; correct airflow.cfg"
+            )
+        return found
 
     home = Path(AIRFLOW_HOME)
     api_url = conf.get("api", "base_url", fallback="") or "http://localhost:8080"
@@ -64,9 +82,9 @@ def read_settings() -> Settings:
         worker_secret=option("worker_secret", str(conf.get("api", "secret_key", fallback=""))),
         ledger_origin=option("ledger_origin", "airflow-approvals"),
         witness=option("witness", ""),
-        witness_interval=float(option("witness_interval", "300")),
-        http_timeout=float(option("http_timeout", "30")),
-        due_interval=float(option("due_interval", "5")),
+        witness_interval=seconds("witness_interval", "300"),
+        http_timeout=seconds("http_timeout", "30"),
+        due_interval=seconds("due_interval", "5"),
         lineage_url=option("lineage_url", ""),
         home=home,
     )

@@ -337,6 +337,24 @@ def test_what_a_person_opened_is_no_way_around_the_policy_of_a_dag(world: World)
     assert world.redeem(started(world), approved).state is State.REDEEMED
 
 
+def test_a_call_that_is_repeated_after_the_policy_changed_gets_the_request_that_it_opened(
+    world: World,
+) -> None:
+    key = str(uuid4())
+
+    def ask(opening: Opening) -> Opened:
+        return world.service.open_for_person(
+            Person("engineer"), opening, key=key, request_id=str(uuid4()), now=world.now
+        )
+
+    first = ask(an_opening())
+    world.policies.use(WITHOUT_EXPORT)
+    again = ask(an_opening())
+    assert (again.request.id, again.created) == (first.request.id, False)
+    with pytest.raises(IdempotencyConflictError):
+        ask(an_opening("other"))
+
+
 def test_time_expires_what_nobody_answered_and_lapses_what_nobody_used(world: World) -> None:
     pending = world.open(started(world))
     approved = world.approve(world.open(started(world, task_id="other")))

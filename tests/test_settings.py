@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_approvals.core.errors import ConfigurationError
 from airflow_approvals.settings import read_settings
 
 PUBLIC, INSIDE = "https://airflow.example.com", "http://api-server:8080"
@@ -40,3 +41,13 @@ def test_workers_reach_the_service_inside_and_links_lead_outside(
         monkeypatch.setenv(f"AIRFLOW__{option}", value)
     settings = read_settings()
     assert (settings.base_url, settings.service_url) == (PUBLIC, service_url)
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf"])
+@pytest.mark.parametrize("name", ["due_interval", "http_timeout", "witness_interval"])
+def test_seconds_that_are_none_are_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    monkeypatch.setenv(f"AIRFLOW__APPROVALS__{name.upper()}", text)
+    with pytest.raises(ConfigurationError, match=rf"\[approvals\] {name}: expected seconds.*'{text}'"):
+        read_settings()

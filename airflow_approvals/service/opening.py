@@ -81,20 +81,28 @@ class OpeningCases(StandingCases):
     ) -> Opened:
         """Open a request that a logged-in person asks for; that person is its requester."""
         with self._refusals_recorded(person, None, "open", now):
-            draft = self._draft(
-                opening, origin=None, requesters=(person,), opened_by=person, request_id=request_id, now=now
-            )
             try:
-                return self._open_once(draft, opening, person=person, key=key)
+                return self._open_once(person, opening, key=key, request_id=request_id, now=now)
             except IdempotencyConflictError:
                 # Another call with this key may have been first just now; its request answers this one too.
-                return self._open_once(draft, opening, person=person, key=key)
+                return self._open_once(person, opening, key=key, request_id=request_id, now=now)
 
-    def _open_once(self, draft: ApprovalRequest, opening: Opening, *, person: Person, key: str) -> Opened:
+    def _open_once(
+        self, person: Person, opening: Opening, *, key: str, request_id: str, now: datetime
+    ) -> Opened:
         digest = digest_of_opening(opening)
         with self.store.begin() as tx:
+            # First of all: what was opened was opened, whatever the policy file says by now.
             stored = tx.find_idempotency_key(person, key)
             if stored is None:
+                draft = self._draft(
+                    opening,
+                    origin=None,
+                    requesters=(person,),
+                    opened_by=person,
+                    request_id=request_id,
+                    now=now,
+                )
                 tx.insert_idempotency_key(
                     person, key, StoredIdempotencyKey(request_id=draft.id, body_sha256=digest)
                 )
