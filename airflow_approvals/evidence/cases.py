@@ -66,7 +66,7 @@ class Case:
     action_digest: str = ""  # of all that was asked for
     pii: Pii | None = None
     answers: list[Answer] = field(default_factory=list)
-    set_aside: int = 0  # votes that did not count under a changed policy
+    set_aside: list[Answer] = field(default_factory=list)  # given under a policy that changed since
     questions: int = 0
     decided_at: str = ""
     decided_because: str = ""
@@ -185,7 +185,7 @@ def _bound(case: Case, data: dict[str, Any]) -> None:
 
 def _rebound(case: Case, _: dict[str, Any], data: dict[str, Any]) -> None:
     _bound(case, data)
-    case.set_aside += len(case.answers)
+    case.set_aside += case.answers
     case.answers.clear()
 
 

@@ -212,7 +212,7 @@ def _notables(case: Case) -> Iterator[tuple[str, Notable]]:
     if case.published and not case.is_covered:
         yield "without_approval", notable(case.outcome_at, _mover(case), _doing(case))
     if case.is_unused:
-        state = case.state if case.state != "approved" else "still good"
+        state = case.state if case.state != "approved" else "neither used nor ended"
         yield (
             "unused",
             notable(case.ended_at or case.decided_at, ", ".join(_by(case)), f"{_doing(case)}: {state}"),

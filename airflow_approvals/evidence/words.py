@@ -82,10 +82,9 @@ def sentences(case: Case) -> Iterator[str]:
     for answer in case.answers:
         yield _answered(answer)
     if case.set_aside:
-        yield (
-            f"{counted(case.set_aside, 'earlier answer')} {_were(case.set_aside)} set aside, because the "
-            "policy changed."
-        )
+        by = ", ".join(answer.voter for answer in case.set_aside)
+        what = "An earlier approval" if len(case.set_aside) == 1 else "Earlier approvals"
+        yield f"{what} by {by} {_were(len(case.set_aside))} set aside, because the policy changed."
     if case.glass is not None:
         yield (
             f"Break glass: {case.glass['by']} of {case.glass['group']} granted it alone, from "

@@ -28,7 +28,7 @@ from airflow_approvals.service.lending import SealChange
 from airflow_approvals.store.identities import SqlIdentities
 from airflow_approvals.store.schema import create_tables
 from airflow_approvals.store.sql import create_store
-from tests.evidence.conftest import NOON, Made, Office, an_export, package_of
+from tests.evidence.conftest import NOON, POLICY, Made, Office, an_export, package_of
 
 
 @pytest.fixture
@@ -183,10 +183,9 @@ def test_a_reason_cannot_pass_for_the_vote_of_somebody_else(small: Office, tmp_p
 
 def test_one_is_not_told_as_many(made: Made) -> None:
     one = Pii(before=(("EMAIL_ADDRESS", 1),), after=(), verified=True, residual=0)
-    told = told_of(made, "big.parquet", rows=1, pii=one, set_aside=1)
+    told = told_of(made, "big.parquet", rows=1, pii=one)
     assert "export 1 row (" in told
     assert "before masking: 1 (EMAIL_ADDRESS 1) cell. After masking: 0 cells." in told
-    assert "1 earlier answer was set aside" in told
 
 
 def test_an_approval_that_was_used_and_never_reported_on_says_so(made: Made) -> None:
@@ -322,3 +321,16 @@ def test_what_was_done_to_a_sealed_secret_is_told_with_its_name(small: Office, t
 def test_rows_of_other_bytes_than_approved_are_not_counted_as_published(made: Made) -> None:
     assert made.package.summary.published == 4
     assert made.package.summary.rows_published == 5000 + 1000 + 1100  # and nobody knows of the fourth
+
+
+def test_an_approval_that_a_changed_policy_set_aside_is_told_with_whose_it_was(
+    small: Office, tmp_path: Path
+) -> None:
+    _, request = small.ask(an_export("big", rows=5000))
+    small.vote("bob", request)
+    small.policies.use(POLICY.replace("receipt_valid_for: 30m", "receipt_valid_for: 45m"))
+    small.service.record_policy(now=small.now)
+    small.service.follow_policy(request.id, now=small.now)
+    page = page_of(package(small, tmp_path))
+    assert "An earlier approval by bob was set aside, because the policy changed." in page
+    assert "bob (stewards) approved it" not in page
