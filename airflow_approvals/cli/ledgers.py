@@ -169,6 +169,7 @@ def _as_json(one: VerifiedReceipt | VerifiedLedger | Package) -> dict[str, Any]:
         "decided_at": rfc3339(receipt.decided_at),
         "not_after": rfc3339(receipt.not_after),
         "ledger_index": receipt.ledger.index if receipt.ledger else None,
+        "origin": receipt.ledger.checkpoint.origin if receipt.ledger else None,
         "data": [str(path) for path in one.data],
     }
 
@@ -192,8 +193,9 @@ def _receipt_lines(one: VerifiedReceipt, now: datetime) -> Iterable[str]:
     yield f"  decided     {moment(receipt.decided_at, now=now)} under policy {receipt.policy}"
     yield f"  signed by   key {receipt.keyid}"
     if receipt.ledger is not None:
-        place = receipt.ledger
-        yield f"  ledger      entry {place.index} of {place.checkpoint.size}, proven under its signed head"
+        head = receipt.ledger.checkpoint
+        where = f"entry {receipt.ledger.index} of {head.size} of {head.origin}"
+        yield f"  ledger      {where}, proven under its signed head"
     for path in one.data:
         yield f"  data        {path}: exactly the approved bytes"
 

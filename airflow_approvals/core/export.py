@@ -103,9 +103,11 @@ def verify_export(
     head_note, keys = _read_header(next(lines, b""), trusted_keys)
     head = verify_checkpoint(head_note, keys)
     others = sorted(known, key=lambda checkpoint: checkpoint.size)
-    if any(other.origin != head.origin for other in others):
+    strange = next((other.origin for other in others if other.origin != head.origin), None)
+    if strange is not None:
         raise VerificationError(
-            "a checkpoint given from outside is of another ledger; give those of this one"
+            f"a checkpoint given from outside is of another ledger: expected {head.origin}, found {strange}; "
+            "give receipts and checkpoints of this one"
         )
     walk = _Walk(head, keys, others)
     walk.follow(lines)

@@ -51,9 +51,9 @@ def key_of(office: Office, folder: Path) -> str:
     return saved(folder / "known-keys.json", {"keys": [office.signer.public_key_json()]})
 
 
-def receipt_of(office: Office, request: ApprovalRequest, folder: Path) -> str:
+def receipt_of(office: Office, request: ApprovalRequest, folder: Path, *, origin: str = ORIGIN) -> str:
     found = office.store.get_request(request.id)
-    return saved(folder / f"{request.id}.json", bundle_of(office.service, found, ORIGIN, now=office.now))
+    return saved(folder / f"{request.id}.json", bundle_of(office.service, found, origin, now=office.now))
 
 
 def test_a_package_of_a_ledger_that_was_cut_is_found_by_what_was_kept_elsewhere(
@@ -287,3 +287,18 @@ def test_a_key_does_not_vouch_for_the_folder_that_it_came_in(
     assert "the key came with the evidence" in capsys.readouterr().out
     assert main(["verify", str(made.folder), "--key", key_of(made.office, tmp_path)]) == Exit.OK
     assert "the key came with the evidence" not in capsys.readouterr().out
+
+
+def test_a_receipt_of_another_installation_says_whose_it_is_and_fits_no_ledger_of_this_one(
+    small: Office, made: Made, tmp_path: Path, capsys: Told
+) -> None:
+    """Both hold a key that is known, or even the same one."""
+    _, request = small.ask(an_export("elsewhere"))
+    receipt = receipt_of(small, small.vote("bob", request), tmp_path, origin="other.example/approvals")
+    keys = [office.signer.public_key_json() for office in (small, made.office)]
+    key = saved(tmp_path / "both.json", {"keys": keys})
+    assert main(["verify", receipt, "--key", key]) == Exit.OK
+    assert "of other.example/approvals, proven under its signed head" in capsys.readouterr().out
+    assert main(["verify", str(made.folder), receipt, "--key", key]) == Exit.NOT_VERIFIED
+    told = f"{made.folder}: ledger.jsonl: a checkpoint given from outside is of another ledger"
+    assert f"{told}: expected {ORIGIN}, found other.example/approvals" in capsys.readouterr().err
