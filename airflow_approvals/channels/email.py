@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import smtplib
 from datetime import datetime
 from email.message import EmailMessage
@@ -19,6 +20,8 @@ from airflow_approvals.core.policy_channels import ChannelSettings, EmailChannel
 KIND = "email"
 TIMEOUT = 10
 """Seconds for each answer of the mail server, and no second try: the outbox tries again, and others wait."""
+
+log = logging.getLogger(__name__)
 
 _COLORS = {"asks": "#1d4ed8", "good": "#166534", "bad": "#991b1b", "plain": "#1f2937"}
 _FONT = "font-family:system-ui,sans-serif;font-size:14px;color:#1f2937"
@@ -50,7 +53,14 @@ def post_mail(settings: ChannelSettings, message: Message, *, now: datetime) -> 
             client = hook._smtp_client  # noqa: SLF001  # the hook's own sending knows no plain part
             if not isinstance(client, smtplib.SMTP):
                 raise SendError("the mail server hung up")
-            client.send_message(mail, from_addr=sender, to_addrs=list(settings.to))
+            refused = client.send_message(mail, from_addr=sender, to_addrs=list(settings.to))
+            if refused:  # sent again it would come to the others twice
+                log.warning(
+                    "connection %s: the mail server refuses %d of %d addresses; correct the policy file",
+                    settings.conn_id,
+                    len(refused),
+                    len(settings.to),
+                )
     except (smtplib.SMTPException, OSError, AirflowException) as error:
         raise _send_error(error) from error
 

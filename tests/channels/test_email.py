@@ -178,6 +178,17 @@ def test_a_refusal_for_good_is_given_up_and_one_for_now_is_not(
     assert delivery.problem == f"the mail server says {answer[:3]}"
 
 
+def test_an_address_that_is_refused_keeps_the_others_from_nothing_and_is_said(
+    airflow_is_loaded: None, site: QuietSite, mailbox: Mailbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    mailbox.unknown = {"alice@example.com"}
+    request = site.open()
+    site.deliver()
+    assert mailbox.recipients == [["stewards@example.com"]]
+    assert site.delivery(request, "mail").place is not None
+    assert "refuses 1 of 2 addresses" in caplog.text
+
+
 def test_a_connection_without_a_sender_is_named(site: QuietSite, monkeypatch: pytest.MonkeyPatch) -> None:
     extra = {name: value for name, value in EXTRA.items() if name != "from_email"}
     connect(monkeypatch, "mail", conn_type="smtp", host="127.0.0.1", port=PORT, extra=extra)
