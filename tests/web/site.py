@@ -34,6 +34,7 @@ from airflow_approvals.wiring import FilePolicySource
 from tests.ports import free_port as free_port
 
 SECRET = "the secret that workers and the API server share"
+LOADED = 60.0  # seconds for an answer: others use the machine too
 
 POLICY = """
 version: 1
@@ -116,7 +117,7 @@ class Site:
             ledger_origin="test.example/approvals",
             witness="",
             witness_interval=300.0,
-            http_timeout=10.0,
+            http_timeout=LOADED,
             due_interval=due_interval,
             lineage_url="",
             home=folder,
@@ -131,13 +132,13 @@ class Site:
         self.app = create_app(lambda: self.service, self.settings, self.users)
 
     def person(self, name: str) -> ApprovalsClient:
-        return ApprovalsClient(self.base_url, login_token(f"login-{quote(name)}"), 10.0, patience=5.0)
+        return ApprovalsClient(self.base_url, login_token(f"login-{quote(name)}"), LOADED, patience=5.0)
 
     def worker(self, ti_id: str) -> ApprovalsClient:
-        return ApprovalsClient(self.base_url, worker_tokens(ti_id, SECRET), 10.0, patience=5.0)
+        return ApprovalsClient(self.base_url, worker_tokens(ti_id, SECRET), LOADED, patience=5.0)
 
     def reader(self) -> ApprovalsClient:
-        return ApprovalsClient(self.base_url, reader_tokens(SECRET), 10.0, patience=5.0)
+        return ApprovalsClient(self.base_url, reader_tokens(SECRET), LOADED, patience=5.0)
 
     def add_task(
         self,
