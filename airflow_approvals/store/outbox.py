@@ -196,8 +196,12 @@ class SqlOutbox:
             found: datetime | None = connection.scalar(query)
         return found
 
-    def is_first_use(self, digest: str, *, now: datetime) -> bool:
-        """Remember a signature; return whether it was never seen before, by any process."""
+    def is_first_use(self, digest: str, *, now: datetime, within: timedelta = timedelta(0)) -> bool:
+        """Remember a signature; return whether no process has seen it `within` that time.
+
+        They are remembered for fifteen minutes at least: longer than Slack's are good for.
+        """
+        kept = max(within, _KEPT_SIGNATURES)
         with self._database.writing() as connection:
             connection.execute(
                 delete(seen_signatures).where(seen_signatures.c.seen_at < now - _KEPT_SIGNATURES)
@@ -205,7 +209,7 @@ class SqlOutbox:
             added = connection.execute(
                 _dialect(connection)
                 .insert(seen_signatures)
-                .values(digest=digest, seen_at=now)
+                .values(digest=digest, seen_at=now + kept - _KEPT_SIGNATURES)
                 .on_conflict_do_nothing()
             )
             return bool(added.rowcount == 1)

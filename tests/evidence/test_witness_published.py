@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,9 +16,10 @@ import pytest
 from sqlalchemy import text
 
 from airflow_approvals.channels.outbox import SendError
+from airflow_approvals.channels.slack.heads import post_head
 from airflow_approvals.core.checkpoint import verify_checkpoint
 from airflow_approvals.core.errors import LedgerTamperedError, VerificationError
-from airflow_approvals.core.heads import heads_in
+from airflow_approvals.core.heads import head_of, heads_in
 from airflow_approvals.core.signature import by_keyid
 from airflow_approvals.lineage.approval import Site as LineageSite
 from airflow_approvals.lineage.names import APPROVAL_JOBS
@@ -119,6 +120,20 @@ def processes(site: Site, witness: str, channel: Channel) -> tuple[Background, B
         return Background(backend, Witnesses(backend, channels_with(channel, site), lineage_of(site)))
 
     return one(), one()
+
+
+def test_a_head_goes_to_slack_once_in_a_long_interval_too(still: Site) -> None:
+    channel: Any = Channel()  # in place of the workspaces
+    outbox = SqlOutbox(still.store.engine)
+    asyncio.run(loop_of(still, "").run_once())
+    size, note = still.store.last_checkpoint() or (0, "")
+    assert size > 0
+    midnight = datetime(2026, 3, 1, tzinfo=UTC)
+    for minutes in (1, 20, 40):  # three processes, which were not started at once
+        moment = midnight + timedelta(minutes=minutes)
+        outbox.is_first_use(f"{minutes:064}", now=moment)  # clicks come in between
+        post_head(channel, outbox, SLACK, head_of(note), interval=3600.0, now=moment)
+    assert len(channel.posted) == 1
 
 
 def test_heads_go_to_slack_once_an_interval_and_bind_the_ledger(

@@ -272,6 +272,15 @@ def test_a_signature_is_taken_once_and_forgotten_when_it_is_too_old(outbox: SqlO
     assert outbox.is_first_use("a" * 64, now=NOON + timedelta(minutes=20))
 
 
+def test_what_happens_once_an_hour_is_remembered_for_an_hour(outbox: SqlOutbox) -> None:
+    hour = timedelta(hours=1)
+    assert outbox.is_first_use("a" * 64, now=NOON, within=hour)
+    for minutes in (20, 59):
+        later = NOON + timedelta(minutes=minutes)
+        outbox.is_first_use(f"{minutes:064}", now=later)  # which forgets what is old
+        assert not outbox.is_first_use("a" * 64, now=later, within=hour)
+
+
 LOOKS = {
     "what is due next": (lambda outbox, _: outbox.next_due(), "ix_approvals_delivery_open"),
     "what may be sent": (lambda outbox, _: outbox.claim(now=NOON, lease="me"), "ix_approvals_delivery_open"),

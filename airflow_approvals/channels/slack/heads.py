@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from airflow_approvals.channels.outbox import Outbox
 from airflow_approvals.channels.slack.workspace import Workspaces
@@ -26,7 +26,8 @@ def post_head(
         )
     workspace = workspaces.get(conn_id)
     turn = int(now.timestamp() // max(interval, 1.0))
-    if not outbox.is_first_use(sha256_hex(f"witness {address} {turn}".encode()), now=now):
+    digest = sha256_hex(f"witness {address} {turn}".encode())
+    if not outbox.is_first_use(digest, now=now, within=timedelta(seconds=interval)):
         return
     # As code: nothing in it becomes a link.
     text = f"`{head.line}`"
