@@ -53,7 +53,7 @@ _CHECKS: dict[str, _Check] = {
         told="All {of} entries verified: none changed, missing or moved, under the signed head.",
     ),
     "entries_complete": _Check(
-        title="Does every entry say what, when, who and under which policy?",
+        title="Does every request say what, when, who and under which policy?",
         count=lambda summary, _: (summary.cases - summary.incomplete, summary.cases),
         told="{found} of {of} requests have action, time, requester or task, and policy on record.",
     ),
