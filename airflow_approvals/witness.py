@@ -202,11 +202,18 @@ class _LocalFolder:
 
     def write_once(self, name: str, text: str) -> None:
         self._path.mkdir(parents=True, exist_ok=True)
+        path = self._path / name
         try:
-            with (self._path / name).open("x", encoding="utf-8") as stream:
-                stream.write(text)
+            stream = path.open("x", encoding="utf-8")
         except FileExistsError:
             return
+        try:
+            with stream:
+                stream.write(text)
+        except BaseException:
+            # Half a head, of a disk that is full, would silence the witness for good.
+            path.unlink(missing_ok=True)
+            raise
 
 
 class _StoredFolder:

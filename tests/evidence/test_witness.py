@@ -278,6 +278,17 @@ def test_what_a_witness_has_is_never_written_again(watched: tuple[Office, Path])
     assert {path.name: path.read_text() for path in witness.iterdir()} == before
 
 
+def test_a_head_that_could_not_be_written_leaves_nothing_that_silences_the_witness(
+    watched: tuple[Office, Path],
+) -> None:
+    office, witness = watched
+    before = sorted(path.name for path in witness.iterdir())
+    with pytest.raises(UnicodeEncodeError):  # as a full disk, it fails in the middle
+        open_witness(str(witness)).write_once("000000000099.checkpoint", "\ud800")
+    assert sorted(path.name for path in witness.iterdir()) == before
+    assert witnessed(office, witness) is False
+
+
 def test_an_object_store_is_a_witness_too(watched: tuple[Office, Path]) -> None:
     office, _ = watched
     witness = "memory://witness/approvals"
