@@ -10,7 +10,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
-    and_,
     delete,
     func,
     insert,
@@ -107,20 +106,21 @@ def update_request(connection: Connection, request: ApprovalRequest) -> None:
 
 
 def find_due(connection: Connection, now: datetime, *, limit: int) -> Sequence[ApprovalRequest]:
-    """Return, locked, what has run out by `now`, oldest first; rows that are locked already are skipped."""
-    query = (
-        select(requests.c.document)
-        .where(
-            or_(
-                and_(requests.c.state == State.PENDING, requests.c.expires_at <= now),
-                and_(requests.c.state == State.APPROVED, requests.c.receipt_expires_at <= now),
-            )
+    """Return, locked, what has run out by `now`, first what did so first; locked rows are skipped."""
+    found: list[ApprovalRequest] = []
+    # An index each: joined by "or", PostgreSQL reads every request that there ever was, every few seconds.
+    ends = {State.PENDING: requests.c.expires_at, State.APPROVED: requests.c.receipt_expires_at}
+    for state, ends_at in ends.items():
+        query = (
+            select(requests.c.document)
+            .where(requests.c.state == state, ends_at <= now)
+            .order_by(ends_at, requests.c.seq)
+            .limit(limit - len(found))
+            .with_for_update(skip_locked=True)
         )
-        .order_by(requests.c.seq)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    return [from_json(ApprovalRequest, document) for document in connection.execute(query).scalars()]
+        documents = connection.execute(query).scalars()
+        found.extend(from_json(ApprovalRequest, document) for document in documents)
+    return found
 
 
 def find_unanswered(connection: Connection, now: datetime, *, limit: int) -> Sequence[ApprovalRequest]:

@@ -167,6 +167,14 @@ def test_only_what_has_run_out_is_due_oldest_first(store: SqlStore) -> None:
         assert list(transaction.find_due(now, limit=1)) == [expired]
 
 
+def test_what_ran_out_first_is_due_first(store: SqlStore) -> None:
+    later, sooner = a_request(expires_at=NOON), a_request(expires_at=NOON - timedelta(hours=1))
+    put(store, later, sooner)
+    with store.begin() as transaction:
+        assert list(transaction.find_due(NOON, limit=10)) == [sooner, later]
+        assert list(transaction.find_due(NOON, limit=1)) == [sooner]
+
+
 # SQLite has one writer: there is no second transaction to hold a row.
 @pytest.mark.parametrize(
     "database_url", [pytest.param("postgresql", marks=pytest.mark.services)], indirect=True
