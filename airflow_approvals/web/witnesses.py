@@ -47,7 +47,10 @@ class Witnesses:
             except VerificationError as found:
                 log.critical("witness %s: %s", address, found)
                 return
-            except ApprovalsError as trouble:
+            except (
+                ApprovalsError,
+                OSError,
+            ) as trouble:  # a folder may be full, or not mounted
                 log.warning("witness %s: %s", address, trouble)
 
     def _publish(self, address: str, size: int, note: str, at: datetime) -> None:

@@ -191,6 +191,17 @@ def test_a_witness_that_is_away_or_wrong_keeps_no_other_from_its_head(
     assert [told in said for told, said in zip(wrong, warned, strict=True)] == [True] * 3
 
 
+def test_a_folder_that_cannot_be_written_keeps_no_other_from_its_head(
+    still: Site, tmp_path: Path, warned: list[str]
+) -> None:
+    (tmp_path / "full").touch()
+    loop = loop_of(still, f"{tmp_path / 'full' / 'below'} {tmp_path / 'witness'}")
+    asyncio.run(loop.run_once())
+    assert heads(tmp_path / "witness") == [2]
+    (told,) = warned
+    assert f"witness {tmp_path / 'full' / 'below'}: " in told
+
+
 def test_slack_and_lineage_that_are_not_there_are_said(still: Site, warned: list[str]) -> None:
     asyncio.run(loop_of(still, f"{SLACK} lineage").run_once())
     wrong = ("no channels to post to", "no OpenLineage transport")
