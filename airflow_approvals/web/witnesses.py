@@ -47,10 +47,8 @@ class Witnesses:
             except VerificationError as found:
                 log.critical("witness %s: %s", address, found)
                 return
-            except (
-                ApprovalsError,
-                OSError,
-            ) as trouble:  # a folder may be full, or not mounted
+            except (ApprovalsError, OSError) as trouble:
+                # A folder of this machine may be full, or not mounted.
                 log.warning("witness %s: %s", address, trouble)
 
     def _publish(self, address: str, size: int, note: str, at: datetime) -> None:
