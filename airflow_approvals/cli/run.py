@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from argparse import Namespace
 from importlib import import_module
 
@@ -15,6 +17,7 @@ INTERRUPTED = 130
 
 def run_command(function: str, args: Namespace) -> int:
     """Return the exit code of the function `module:name`, called with `args`."""
+    _spell_what_cannot_be_written()
     module, _, name = function.partition(":")
     try:
         return int(getattr(import_module(module), name)(args))
@@ -32,3 +35,10 @@ def run_command(function: str, args: Namespace) -> int:
         reason = error.strerror or type(error).__name__
         print_problem(f"{error.filename or 'a file'}: {reason}; check the path, and your rights")
         return Exit.ERROR
+
+
+def _spell_what_cannot_be_written() -> None:
+    """Have a terminal that knows few characters show the others as escapes: what was found must be told."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

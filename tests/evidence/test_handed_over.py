@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -302,3 +305,26 @@ def test_a_receipt_of_another_installation_says_whose_it_is_and_fits_no_ledger_o
     assert main(["verify", str(made.folder), receipt, "--key", key]) == Exit.NOT_VERIFIED
     told = f"{made.folder}: ledger.jsonl: a checkpoint given from outside is of another ledger"
     assert f"{told}: expected {ORIGIN}, found other.example/approvals" in capsys.readouterr().err
+
+
+def test_a_terminal_that_knows_few_characters_is_told_all_the_same(small: Office, tmp_path: Path) -> None:
+    _, first = small.ask(an_export("nightly"))
+    small.redeem(first.origin.ti_id if first.origin else "", small.vote("bob", first))
+    receipt = receipt_of(small, small.stands(first), tmp_path)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "airflow_approvals.cli.main",
+            "verify",
+            receipt,
+            "--key",
+            key_of(small, tmp_path),
+        ],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (Exit.OK, "")
+    assert "later runs of export \\xb7 publish" in done.stdout
