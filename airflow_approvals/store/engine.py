@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url, text
 
 from airflow_approvals.core.errors import ConfigurationError, ServiceUnavailableError
 
@@ -34,17 +34,7 @@ def open_engine(sql_alchemy_conn: str, connect_args: Mapping[str, Any] | None = 
     if backend == "sqlite":
         return _sqlite_engine(sql_alchemy_conn, dict(connect_args or {}))
     if backend == "postgresql":
-        return create_engine(
-            url,
-            connect_args=dict(connect_args or {}),
-            hide_parameters=True,
-            isolation_level="READ COMMITTED",
-            pool_size=10,
-            max_overflow=30,
-            pool_timeout=LOCK_WAIT_SECONDS,
-            pool_pre_ping=True,
-            pool_recycle=1800,
-        )
+        return _postgresql_engine(url, dict(connect_args or {}))
     raise ConfigurationError(
         f"[database] sql_alchemy_conn: approvals are kept in SQLite or PostgreSQL, found {backend}; "
         "move Airflow's metadata database to PostgreSQL"
@@ -102,6 +92,29 @@ def translated() -> Iterator[None]:
             f"the metadata database did not answer in time ({type(error).__name__}); "
             "nothing was decided, try again"
         ) from error
+
+
+def _postgresql_engine(url: URL, connect_args: dict[str, Any]) -> Engine:
+    engine = create_engine(
+        url,
+        connect_args=connect_args,
+        hide_parameters=True,
+        isolation_level="READ COMMITTED",
+        pool_size=10,
+        max_overflow=30,
+        pool_timeout=LOCK_WAIT_SECONDS,
+        pool_pre_ping=True,
+        pool_recycle=1800,
+    )
+
+    @event.listens_for(engine, "connect")
+    def _set_up(connection: Any, _: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute("SET jit = off")  # our questions are short: compiling one takes longer than its answer
+        cursor.close()
+        connection.commit()
+
+    return engine
 
 
 def _sqlite_engine(sql_alchemy_conn: str, connect_args: dict[str, Any]) -> Engine:

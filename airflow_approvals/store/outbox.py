@@ -271,13 +271,13 @@ def _open() -> ColumnElement[bool]:
 def _ready() -> ColumnElement[bool]:
     """Return the condition of what is open and needs no other message to be sent first."""
     prompt = deliveries.alias("prompt")
-    stands = select(prompt.c.id).where(
+    place = select(prompt.c.place).where(
         prompt.c.request_id == deliveries.c.request_id,
         prompt.c.channel == deliveries.c.channel,
         prompt.c.entry == PROMPT,
-        prompt.c.place.is_not(None),
     )
-    return and_(_open(), or_(deliveries.c.entry == PROMPT, stands.exists()))
+    # Not "exists": PostgreSQL would read all prompts that there ever were into a table of its own first.
+    return and_(_open(), or_(deliveries.c.entry == PROMPT, place.scalar_subquery().is_not(None)))
 
 
 def _due(now: datetime, request_id: str | None) -> Any:

@@ -310,5 +310,14 @@ def test_what_is_looked_for_every_second_is_not_looked_for_among_all_that_was_se
             explain = "EXPLAIN"
         else:
             explain = "EXPLAIN QUERY PLAN"
-        plan_of = connection.exec_driver_sql(f"{explain} {statement}", given)
-        assert index in " ".join(str(row) for row in plan_of)
+        plan_of = " ".join(map(str, connection.exec_driver_sql(f"{explain} {statement}", given)))
+    assert index in plan_of
+    assert "hashed" not in plan_of  # that would be all prompts, read anew with every look
+
+
+@pytest.mark.parametrize(
+    "database_url", [pytest.param("postgresql", marks=pytest.mark.services)], indirect=True
+)
+def test_postgresql_compiles_no_question_of_ours(store: SqlStore) -> None:
+    with store.engine.connect() as connection:
+        assert connection.exec_driver_sql("SHOW jit").scalar() == "off"
