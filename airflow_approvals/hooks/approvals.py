@@ -216,7 +216,7 @@ class ApprovalsHook(BaseHook):
         try:
             yield report
         except BaseException as error:
-            if type(error).__name__ in UNFINISHED:
+            if _goes_on_later(error):
                 raise
             if report.done or type(error).__name__ in FINISHED:
                 self._report_done(request_id, report)
@@ -277,6 +277,13 @@ class ApprovalsHook(BaseHook):
                 f"{receipt.not_after:%Y-%m-%d %H:%M:%S} UTC; nothing was done; run the task again to ask anew"
             )
         return receipt
+
+
+def _goes_on_later(error: BaseException) -> bool:
+    if type(error).__name__ == "DagRunTriggerException":
+        # Airflow starts the other run, and defers this task until it is over if it was told to.
+        return bool(getattr(error, "wait_for_completion", False) and getattr(error, "deferrable", False))
+    return type(error).__name__ in UNFINISHED
 
 
 def dataset_of(request: ApprovalRequest) -> Snapshot:

@@ -20,6 +20,7 @@ from airflow_approvals.core.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, XComArg
+    from airflow.sdk.definitions._internal.types import ArgNotSet
 
 _SAFE_INTEGER = 2**53
 
@@ -59,6 +60,8 @@ def plain(value: Any, name: str) -> Any:
     if isinstance(value, _xcom_argument()):
         # Outside of template fields Airflow never resolves it, so it brings no content along.
         return {"xcoms": [[operator.task_id, key] for operator, key in value.iter_references()]}
+    if isinstance(value, _not_set()):
+        return {"unset": type(value).__name__}  # left to the operator, whose code is told
     for kinds, told in _PLAIN:
         if isinstance(value, kinds):
             return told(value, name)
@@ -128,6 +131,13 @@ def _airflow_arguments() -> frozenset[str]:
     from airflow.sdk import BaseOperator
 
     return frozenset(inspect.signature(BaseOperator.__init__).parameters) | {"default_args"}
+
+
+@cache
+def _not_set() -> type[ArgNotSet]:
+    from airflow.sdk.definitions._internal.types import ArgNotSet
+
+    return ArgNotSet
 
 
 @cache

@@ -7,7 +7,7 @@ code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 from weakref import WeakKeyDictionary
@@ -130,6 +130,9 @@ def gated(
         raise ValueError("source_conn_id belongs to a source, and there is none")
     if source is None and pii_report is not None:
         raise ValueError("pii_report is about a source, and there is none")
+    for word, names in (("show", show), ("connections", connections), ("variables", variables)):
+        if isinstance(names, str):
+            raise TypeError(f"{word}: expected a list of names, found one text; write {[names]}")
     fields = {
         "approvals_policy": policy,
         "approvals_kind": kind,
@@ -172,6 +175,7 @@ def _gate(thing: Any, gated_class: GatedClass) -> Any:
         _depend_on_fields(thing, thing.operator_class)
     elif isinstance(thing, OperatorPartial):
         thing.operator_class = gated_class(thing.operator_class, thing.operator_class.template_fields)
+        object.__setattr__(thing, "__class__", _depending_on_fields(type(thing)))
     elif _is_task_decorator(thing):
         return _gate_decorator(thing, gated_class(thing.operator_class, thing.operator_class.template_fields))
     else:
@@ -211,7 +215,32 @@ def _gate_decorator(decorator: Any, cls: type[BaseOperator]) -> Any:
     made = attrs.evolve(decorator, operator_class=cls)
     for name in ("is_setup", "is_teardown", "on_failure_fail_dagrun"):
         setattr(made, name, getattr(decorator, name))
+    object.__setattr__(made, "__class__", _depending_on_fields(type(made)))
     return made
+
+
+def _depending_on_fields(cls: Any) -> type:
+    """Return a subclass of what can be expanded, whose mapped tasks depend on what their gates read."""
+
+    def depending(name: str) -> Callable[..., Any]:
+        def expand(self: Any, *args: Any, **kwargs: Any) -> Any:
+            made = getattr(cls, name)(self, *args, **kwargs)
+            mapped: Any = getattr(made, "operator", made)
+            _depend_on_fields(mapped, mapped.operator_class)
+            mapped.start_from_trigger = False  # a partial one can have been told otherwise
+            return made
+
+        return expand
+
+    told = {
+        "__slots__": (),
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "__doc__": cls.__doc__,
+    }
+    return type(
+        cls.__name__, (cls,), {**told, **{name: depending(name) for name in ("expand", "expand_kwargs")}}
+    )
 
 
 def _depend_on_fields(operator: Any, cls: type[BaseOperator]) -> None:
@@ -249,9 +278,13 @@ def gated_class(
         from airflow_approvals.operators.gated_task import resume_own
 
         failed = next_method == TRIGGER_FAIL_REPR
-        # Airflow's own method only raises then; an operator's could do something else.
-        go_on = partial(BaseOperator.resume_execution, self) if failed else super(cls, self).resume_execution
-        return resume_own(self, context, lambda: go_on(next_method, next_kwargs, context), failed=failed)
+        if failed:  # Airflow's own method only raises then; an operator's could do something else
+            go_on = partial(BaseOperator.resume_execution, self, next_method, next_kwargs, context)
+        elif next_method == "execute":  # some of Amazon's begin again, which is not to ask again
+            go_on = partial(super(cls, self).execute, context, **(next_kwargs or {}))
+        else:
+            go_on = partial(super(cls, self).resume_execution, next_method, next_kwargs, context)
+        return resume_own(self, context, go_on, failed=failed)
 
     def facets_on(moment: str) -> Callable[..., Any]:
         def told(self: Any, *given: Any) -> Any:
@@ -273,6 +306,7 @@ def gated_class(
         "execute": execute_gated,
         RESUME: approvals_resume,
         "resume_execution": resume_execution,
+        **_rendering(base, frozenset(rendered)),
         "get_openlineage_facets_on_start": facets_on("start"),
         "get_openlineage_facets_on_complete": facets_on("complete"),
         "get_openlineage_facets_on_failure": facets_on("failure"),
@@ -281,6 +315,35 @@ def gated_class(
     cls: type[BaseOperator] = make_class(base.__name__, (base,), namespace)
     _MADE[cls] = Made(base=base, fields=fields, terms=terms)
     return cls
+
+
+def _rendering(base: type[BaseOperator], ours: Collection[str]) -> dict[str, Callable[..., None]]:
+    """Return the methods that Airflow renders by.
+
+    What a gate asks with may end like the operator's template files (.sql, .json), and names no such file.
+    """
+
+    def resolve_template_files(self: Any) -> None:
+        fields = self.template_fields
+        object.__setattr__(self, "template_fields", [name for name in fields if name not in ours])
+        try:
+            base.resolve_template_files(self)
+        finally:
+            object.__setattr__(self, "template_fields", fields)
+
+    def render(
+        self: Any, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: Any
+    ) -> None:
+        names = tuple(template_fields)
+        own, asked = [n for n in names if n not in ours], [n for n in names if n in ours]
+        base._do_render_template_fields(self, parent, own, context, jinja_env, seen_oids)  # noqa: SLF001
+        extensions, self.template_ext = self.template_ext, ()
+        try:
+            base._do_render_template_fields(self, parent, asked, context, jinja_env, seen_oids)  # noqa: SLF001
+        finally:
+            self.template_ext = extensions
+
+    return {"resolve_template_files": resolve_template_files, "_do_render_template_fields": render}
 
 
 def _check_can_be_gated(base: type[BaseOperator], own_fields: Collection[str], show: Sequence[str]) -> None:

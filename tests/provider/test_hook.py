@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import DagRunTriggerException
 from airflow.sdk import DAG, task
 
 from airflow_approvals.core.model import Action, Evidence, State
@@ -88,3 +89,42 @@ def test_an_action_that_no_policy_covers_is_refused_at_once(runs: Runs) -> None:
     run = runs.test(dag)
     assert run.states == {"ask": "failed"}
     assert not runs.site.requests_of(run.run_id)
+
+
+class Noting(ApprovalsHook):
+    """Notes what is reported instead of telling a service."""
+
+    def __init__(self) -> None:
+        super().__init__(ti_id="ti")
+        self.told: list[bool] = []
+
+    def report_outcome(self, request_id: str, *, published: bool, **_: Any) -> Any:
+        self.told.append(published)
+
+
+TRIGGERED: dict[str, tuple[dict[str, bool], list[bool]]] = {
+    "and not waited for": ({"wait_for_completion": False, "deferrable": True}, [True]),
+    "and waited for by the worker": ({"wait_for_completion": True, "deferrable": False}, [True]),
+    # Airflow resumes the task when that run is over: it must still hold its approval then.
+    "and waited for in the triggerer": ({"wait_for_completion": True, "deferrable": True}, []),
+}
+
+
+@pytest.mark.parametrize(("way", "told"), TRIGGERED.values(), ids=TRIGGERED.keys())
+def test_a_task_that_starts_another_run_has_acted_once_it_is_through(
+    way: dict[str, bool], told: list[bool]
+) -> None:
+    hook = Noting()
+    start: Any = DagRunTriggerException
+    others = {"trigger_dag_id": "other", "dag_run_id": "r", "conf": None, "poke_interval": 1}
+    with pytest.raises(DagRunTriggerException), hook.reporting("request"):
+        raise start(
+            **others,
+            **way,
+            logical_date=None,
+            reset_dag_run=False,
+            skip_when_already_exists=False,
+            allowed_states=["success"],
+            failed_states=["failed"],
+        )
+    assert hook.told == told
