@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from airflow_approvals.core.errors import ApprovalsError, LostWriteError, ReceiptUsedError
+from airflow_approvals.core.errors import (
+    ApprovalsError,
+    InvalidRequestError,
+    LostWriteError,
+    ReceiptUsedError,
+)
 from airflow_approvals.hooks.approvals import ApprovalsHook, dataset_of
 from airflow_approvals.lineage.remembered import remember
 from airflow_approvals.operators.links import ApprovalRequestLink
+from airflow_approvals.operators.rendered import check_fields, given
 from airflow_approvals.operators.reports import evidence_of
 from airflow_approvals.operators.waiting import (
     ask,
@@ -61,6 +67,8 @@ class ApprovedOperator(BaseOperator):
     )
     operator_extra_links = (ApprovalRequestLink(),)
     ui_color = "#e3f2e1"
+    own_parameters: frozenset[str] = frozenset()
+    """Words that the operator itself puts into the action's parameters: nobody else may say them."""
 
     def __init__(
         self,
@@ -82,6 +90,8 @@ class ApprovedOperator(BaseOperator):
         if format not in (None, "parquet", "csv", "jsonl"):
             raise ValueError(f"format: expected parquet, csv or jsonl, found {format!r}")
         check_on_denied(on_denied)
+        if isinstance(parameters, dict) and (taken := self.own_parameters & parameters.keys()):
+            raise ValueError(f"parameters: {', '.join(sorted(taken))} is an argument of its own")
         self.source = source
         self.justification = justification
         self.policy = policy
@@ -93,6 +103,7 @@ class ApprovedOperator(BaseOperator):
         self.links = links
         self.parameters = parameters
         self.on_denied = on_denied
+        self.given_fields = given(request_id=request_id, pii_report=pii_report)
 
     # --- what subclasses say ------------------------------------------------------------------------------
 
@@ -133,6 +144,7 @@ class ApprovedOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         with ApprovalsHook.of(context) as hook, refusals_are_final():
+            self._check_rendered()
             if context["ti"].try_number > 1:
                 written = self._finish_earlier_try(context, hook)
                 if written is not None:
@@ -158,6 +170,14 @@ class ApprovedOperator(BaseOperator):
                 return self.execute(context)
             request = come_back(self, context, hook, event, on_denied=self.on_denied)
             return self._redeem_and_act(context, hook, request)
+
+    def _check_rendered(self) -> None:
+        check_fields(self, "source", "destination", "conn_id", "table")
+        if taken := self.own_parameters & (self.parameters or {}).keys():
+            raise InvalidRequestError(
+                f"task {self.task_id}: parameters: {', '.join(sorted(taken))} is an argument of its own; "
+                "take it out of what the task upstream hands over"
+            )
 
     def _redeem_and_act(
         self, context: Context, hook: ApprovalsHook, request: ApprovalRequest
@@ -226,8 +246,8 @@ class ApprovedOperator(BaseOperator):
             return find_own_redeemed(hook, context)
         from airflow_approvals.core.model import State
 
-        request = hook.get_request(self.request_id) if self.request_id.strip() not in ("", "None") else None
-        return request if request is not None and request.state is State.REDEEMED else None
+        request = hook.get_request(self.request_id)
+        return request if request.state is State.REDEEMED else None
 
     def _is_for(self, request: ApprovalRequest) -> bool:
         from airflow_approvals.core.model import digest_of_action

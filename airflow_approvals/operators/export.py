@@ -10,10 +10,8 @@ from airflow_approvals.operators.approved import ApprovedOperator
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_approvals.core.model import Action, ApprovalRequest
-    from airflow_approvals.hooks.approvals import Redeemed
-
-_OWN_PARAMETERS = frozenset({"overwrite", "destination_conn_id"})
+    from airflow_approvals.core.model import Action, ApprovalRequest, Evidence
+    from airflow_approvals.hooks.approvals import ApprovalsHook, Redeemed
 
 
 class ApprovedExportOperator(ApprovedOperator):
@@ -30,6 +28,7 @@ class ApprovedExportOperator(ApprovedOperator):
     """
 
     template_fields: Sequence[str] = (*ApprovedOperator.template_fields, "destination", "destination_conn_id")
+    own_parameters = frozenset({"overwrite", "destination_conn_id"})
 
     def __init__(
         self,
@@ -41,8 +40,6 @@ class ApprovedExportOperator(ApprovedOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(parameters=parameters, **kwargs)
-        if isinstance(parameters, dict) and (taken := _OWN_PARAMETERS & parameters.keys()):
-            raise ValueError(f"parameters: {', '.join(sorted(taken))} is an argument of its own")
         self.destination = destination
         self.destination_conn_id = destination_conn_id
         self.overwrite = overwrite
@@ -62,6 +59,12 @@ class ApprovedExportOperator(ApprovedOperator):
             parameters=parameters or None,
             justification=self.justification,
         )
+
+    def _evidence(self, hook: ApprovalsHook) -> Evidence:
+        from airflow_approvals.staging.publish import check_destination
+
+        check_destination(self.destination)
+        return super()._evidence(hook)
 
     def act(self, context: Context, used: Redeemed) -> dict[str, Any]:
         from airflow_approvals.staging.publish import publish

@@ -9,6 +9,7 @@ from airflow.sdk import BaseOperator
 
 from airflow_approvals.hooks.approvals import ApprovalsHook
 from airflow_approvals.operators.links import ApprovalRequestLink
+from airflow_approvals.operators.rendered import check_fields, given
 from airflow_approvals.operators.reports import evidence_of
 from airflow_approvals.operators.waiting import ask, check_on_denied, come_back, refusals_are_final
 
@@ -82,9 +83,11 @@ class ApprovalGateOperator(BaseOperator):
         self.pii_report = pii_report
         self.links = links
         self.on_denied = on_denied
+        self.given_fields = given(kind=kind, source=source, destination=destination, pii_report=pii_report)
 
     def execute(self, context: Context) -> str:
         with ApprovalsHook.of(context) as hook, refusals_are_final():
+            check_fields(self)
             request = ask(
                 self,
                 context,

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from airflow_approvals.core.model import Action, ApprovalRequest, Evidence
     from airflow_approvals.hooks.approvals import ApprovalsHook
 
+_NEEDED = ("kind", "source", "destination", "pii_report")
+"""What a gate asks with; given in the DAG, it must be there when the task runs."""
+
 
 def execute(task: Any, context: Context, act: Callable[[Context], Any]) -> Any:
     """Ask, and act once it is approved; until then, defer."""
@@ -139,6 +142,7 @@ def _action(task: Any) -> Action:
     from airflow_approvals.core.model import Action
     from airflow_approvals.operators.fingerprints import describe_task
 
+    _check_rendered(task)
     terms = task.approvals_terms
     told = describe_task(task, fields=terms.own_fields, show=terms.show)
     return Action(
@@ -150,6 +154,18 @@ def _action(task: Any) -> Action:
             "task": {"task_id": task.task_id, **told, **_lent_to(task)},
         },
         justification=task.approvals_justification,
+    )
+
+
+def _check_rendered(task: Any) -> None:
+    from airflow_approvals.operators.names import GATE_FIELDS
+    from airflow_approvals.operators.rendered import check_rendered
+
+    own_words = {name: name.removeprefix("approvals_") for name in GATE_FIELDS}
+    check_rendered(
+        task.task_id,
+        {word: getattr(task, name) for name, word in own_words.items()},
+        needed=[word for name, word in own_words.items() if word in _NEEDED and getattr(type(task), name)],
     )
 
 

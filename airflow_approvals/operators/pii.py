@@ -18,6 +18,7 @@ from airflow_approvals.core.errors import (
 )
 from airflow_approvals.lineage.remembered import keep
 from airflow_approvals.operators.pii_keys import key_ring
+from airflow_approvals.operators.rendered import check_fields, given
 from airflow_approvals.operators.reports import read_report
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class PiiOperator(BaseOperator):
         self.key_file = key_file
         self.scan = scan
         self.report = report
+        self.given_fields = given(keys_conn_id=keys_conn_id, key_file=key_file, report=report)
 
     def get_openlineage_facets_on_start(self) -> Any:
         from airflow_approvals.lineage.masking import begun
@@ -139,9 +141,11 @@ class PiiScanOperator(PiiOperator):
         self.operators = operators
         self.otherwise = otherwise
         self.domain = domain
+        self.given_fields += given(masked=masked, plan=plan, plan_digest=plan_digest)
 
     def execute(self, context: Context) -> dict[str, Any]:
         with refusals_are_final():
+            check_fields(self, "source")
             return scan_and_act(self, self.source, conn_id=self.source_conn_id, format=self.format)
 
 
@@ -181,11 +185,13 @@ class PiiMaskOperator(PiiOperator):
         self.operators = operators
         self.otherwise = otherwise
         self.domain = domain
+        self.given_fields += given(masked=masked, plan=plan, plan_digest=plan_digest)
 
     def execute(self, context: Context) -> dict[str, Any]:
         from airflow_approvals.pii import steps
 
         with refusals_are_final():
+            check_fields(self, "source")
             made = steps.mask(
                 steps.Staged(uri=self.source, conn_id=self.source_conn_id, format=self.format),
                 self.masked,
@@ -240,11 +246,13 @@ class PiiVerifyOperator(PiiOperator):
         self.plan = plan
         self.plan_digest = plan_digest
         self.scan_report: Any = scan_report  # rendered when the task runs
+        self.given_fields += given(masked=masked, plan=plan, plan_digest=plan_digest, scan_report=scan_report)
 
     def execute(self, context: Context) -> dict[str, Any]:
         from airflow_approvals.pii import steps
 
         with refusals_are_final():
+            check_fields(self, "source")
             has_keys = self.keys_conn_id is not None or self.key_file is not None
             verified = steps.verify(
                 steps.Staged(uri=self.source, conn_id=self.source_conn_id, format=self.format),

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from airflow_approvals.core.model import Action, ApprovalRequest
     from airflow_approvals.hooks.approvals import Redeemed
 
-_OWN_PARAMETERS = frozenset({"columns", "domain", "overwrite"})
-
 
 class PiiDecryptOperator(ApprovedOperator):
     """Request, wait, redeem and decrypt in one task: opens the tokens that masking by `encrypt` has left.
@@ -40,6 +38,7 @@ class PiiDecryptOperator(ApprovedOperator):
         "keys_conn_id",
         "key_file",
     )
+    own_parameters = frozenset({"columns", "domain", "overwrite"})
 
     def __init__(
         self,
@@ -54,8 +53,6 @@ class PiiDecryptOperator(ApprovedOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(parameters=parameters, **kwargs)
-        if isinstance(parameters, dict) and (taken := _OWN_PARAMETERS & parameters.keys()):
-            raise ValueError(f"parameters: {', '.join(sorted(taken))} is an argument of its own")
         self.destination = destination
         self.token_columns = token_columns
         self.domain = domain

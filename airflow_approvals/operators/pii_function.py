@@ -17,6 +17,7 @@ from airflow_approvals.operators.pii import (
     scan_and_act,
 )
 from airflow_approvals.operators.pii_keys import key_ring
+from airflow_approvals.operators.rendered import check_fields, given
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -96,8 +97,18 @@ class PiiTask(DecoratedOperator, PythonOperator):
         self.key_file = key_file
         self.scan = scan
         self.report = report
+        self.given_fields = given(
+            masked=masked,
+            plan=plan,
+            plan_digest=plan_digest,
+            keys_conn_id=keys_conn_id,
+            key_file=key_file,
+            report=report,
+        )
 
     def execute(self, context: Context) -> Any:
+        with refusals_are_final():
+            check_fields(self)
         made = super().execute(context)
         with refusals_are_final():
             if isinstance(made, str):

@@ -33,6 +33,7 @@ class ApprovedSqlWriteOperator(ApprovedOperator):
     """
 
     template_fields: Sequence[str] = (*ApprovedOperator.template_fields, "conn_id", "table")
+    own_parameters = frozenset({"mode", "column_names"})
 
     def __init__(
         self,
@@ -47,8 +48,6 @@ class ApprovedSqlWriteOperator(ApprovedOperator):
         super().__init__(parameters=parameters, **kwargs)
         if mode not in MODES:
             raise ValueError(f"mode: expected one of {', '.join(MODES)}, found {mode!r}")
-        if isinstance(parameters, dict) and (taken := {"mode", "column_names"} & parameters.keys()):
-            raise ValueError(f"parameters: {', '.join(sorted(taken))} is an argument of its own")
         self.conn_id = conn_id
         self.table = table
         self.mode = mode

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from airflow_approvals.hooks.approvals import ApprovalsHook
 
 ON_DENIED = ("fail", "skip_downstream")
+PAGE = 500
+"""Requests read in one call."""
 
 FINAL = (
     DigestMismatchError,
@@ -87,12 +89,6 @@ def use_given(
     operator: BaseOperator, context: Context, hook: ApprovalsHook, *, request_id: str, on_denied: str
 ) -> ApprovalRequest:
     """Return the request that a gate upstream opened once it is approved; until then, defer."""
-    # What a template makes of an XCom that is not there: the gate was marked successful, cleared or skipped.
-    if request_id.strip() in ("", "None"):
-        raise InvalidRequestError(
-            f"task {operator.task_id}: request_id was given, but is empty now: no gate upstream has asked "
-            "(was it marked successful or skipped?); run the gate, then this task"
-        )
     request = hook.get_request(request_id)
     context["ti"].xcom_push(key=REQUEST_ID_KEY, value=request.id)
     return go_on(operator, context, request, hook=hook, on_denied=on_denied)
@@ -189,18 +185,36 @@ def find_own_redeemed(hook: ApprovalsHook, context: Context) -> ApprovalRequest 
     from airflow_approvals.core.model import State
 
     ti = context["ti"]
-    page = hook.client.list_requests(
-        status=[State.REDEEMED], dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, limit=500
+    found = requests_of_index(
+        hook,
+        map_index=ti.map_index,
+        status=[State.REDEEMED],
+        dag_id=ti.dag_id,
+        run_id=ti.run_id,
+        task_id=ti.task_id,
     )
-    for request in page.requests:
-        if request.origin and request.origin.map_index == ti.map_index and not request.gate:
-            return request
-    return None
+    return next((request for request in found if not request.gate), None)
+
+
+def requests_of_index(
+    hook: ApprovalsHook, *, map_index: int | None, **task: Any
+) -> Iterator[ApprovalRequest]:
+    """Yield the requests of one index of a task, newest first, however many indexes it has."""
+    offset = 0
+    while True:
+        page = hook.client.list_requests(**task, limit=PAGE, offset=offset)
+        for request in page.requests:
+            if request.origin is not None and request.origin.map_index == map_index:
+                yield request
+        offset += len(page.requests)
+        if not page.requests or offset >= page.total:
+            return
 
 
 def _skip_all_downstream(context: Context) -> None:
     """Mark every task downstream as skipped, however far: one with rule `all_done` would run otherwise.
 
+    Teardowns are left to their rule, as Airflow's own skips do: what a setup has made has to go all the same.
     Airflow's `SkipMixin` skips what it is told and then marks this task successful, so its message is sent
     here. Of a mapped task only this index is skipped: others may have been approved, and trigger rules
     decide.
@@ -209,6 +223,7 @@ def _skip_all_downstream(context: Context) -> None:
     from airflow.sdk.execution_time.comms import SkipDownstreamTasks
 
     ti = context["ti"]
-    downstream = sorted(ti.task.get_flat_relative_ids(upstream=False))
+    relatives = ti.task.get_flat_relatives(upstream=False)
+    downstream = sorted({task.task_id for task in relatives if not task.is_teardown})
     if downstream and (ti.map_index is None or ti.map_index < 0):
         task_runner.SUPERVISOR_COMMS.send(msg=SkipDownstreamTasks(tasks=list(downstream)))

@@ -10,6 +10,8 @@ from airflow.sdk import BaseSensorOperator
 
 from airflow_approvals.operators.links import ApprovalRequestLink
 from airflow_approvals.operators.names import REQUEST_ID_KEY, RESUME
+from airflow_approvals.operators.rendered import check_fields, given
+from airflow_approvals.operators.waiting import refusals_are_final, requests_of_index
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -66,6 +68,12 @@ class ApprovalSensor(BaseSensorOperator):
         self.external_run_id = external_run_id
         self.external_map_index = external_map_index
         self.deferrable = deferrable
+        self.given_fields = given(
+            request_id=request_id,
+            external_dag_id=external_dag_id,
+            external_task_id=external_task_id,
+            external_run_id=external_run_id,
+        )
 
     def poke(self, context: Context) -> Any:
         from airflow.sdk import PokeReturnValue
@@ -86,6 +94,9 @@ class ApprovalSensor(BaseSensorOperator):
         request_id = (event or {}).get("request_id")
         with self._hook(context) as hook:
             request = hook.get_request(str(request_id))
+        if "request_id" not in self.given_fields:  # its newest counts: that task may have asked anew
+            request = self._find_request(context) or request
+            context["ti"].xcom_push(key=REQUEST_ID_KEY, value=request.id)
         if not self._check_decided(request):
             self.defer(trigger=self._trigger(request), method_name=RESUME, timeout=self.timeout)
         return request.id
@@ -98,23 +109,23 @@ class ApprovalSensor(BaseSensorOperator):
     def _find_request(self, context: Context) -> ApprovalRequest | None:
         from airflow_approvals.core.errors import ServiceUnavailableError
 
+        with refusals_are_final():  # without a name any request would do
+            check_fields(self)
         try:
             with self._hook(context) as hook:
                 if self.request_id is not None:
                     return hook.get_request(self.request_id)
-                page = hook.client.list_requests(
+                found = requests_of_index(
+                    hook,
+                    map_index=self.external_map_index,
                     dag_id=self.external_dag_id,
                     run_id=self.external_run_id,
                     task_id=self.external_task_id,
-                    limit=500,
                 )
+                return next(found, None)
         except ServiceUnavailableError as trouble:
             self.log.warning("%s; looking again later", trouble)
             return None
-        for request in page.requests:  # newest first
-            if request.origin is not None and request.origin.map_index == self.external_map_index:
-                return request
-        return None
 
     def _check_decided(self, request: ApprovalRequest) -> bool:
         """Return whether the request is approved; raise where the answer was, or became, no."""

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import DAG
 
+from airflow_approvals.client.api import RequestPage
 from airflow_approvals.core.model import Action, ApprovalRequest, Evidence, State
 from airflow_approvals.operators.gate import ApprovalGateOperator
+from airflow_approvals.operators.names import REQUEST_ID_KEY
 from airflow_approvals.sensors.approval import ApprovalSensor
 from airflow_approvals.service import Opening
 from tests.provider.runs import Runs, approve, deny
 from tests.provider.site import Site
+from tests.store.samples import SLOT, a_request
 
 pytestmark = pytest.mark.airflow
 
@@ -119,3 +124,79 @@ def test_a_pending_request_is_left_as_it_is_by_the_sensor(runs: Runs, tmp_path: 
     assert runs.test(dag).states == {"wait": "failed"}
     with runs.site.person("admin") as admin:
         assert admin.get_request(request.id).request.state is State.PENDING
+
+
+# --- which request it is, where a task has many ----------------------------------------------------------
+
+
+class Listed:
+    """The requests of one task, newest first, as the service lists them."""
+
+    def __init__(self, requests: list[ApprovalRequest]) -> None:
+        self.requests = requests
+        self.client = self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def get_request(self, request_id: str) -> ApprovalRequest:
+        return next(request for request in self.requests if request.id == request_id)
+
+    def list_requests(self, *, limit: int, offset: int, **_: Any) -> RequestPage:
+        assert limit <= 500
+        page = self.requests[offset : offset + limit]
+        return RequestPage(requests=tuple(page), total=len(self.requests))
+
+
+class Instance:
+    """The task instance, as far as the sensor speaks to it."""
+
+    def __init__(self) -> None:
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
+
+
+def sensor_of(listed: Listed, monkeypatch: pytest.MonkeyPatch, *, map_index: int = -1) -> ApprovalSensor:
+    monkeypatch.setattr(ApprovalSensor, "_hook", lambda *_: listed)
+    return ApprovalSensor(
+        task_id="wait",
+        external_dag_id="asks",
+        external_task_id="gate",
+        external_run_id="manual__1",
+        external_map_index=map_index,
+    )
+
+
+def test_the_request_of_any_index_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [a_request(replace(SLOT, map_index=index), state=State.APPROVED) for index in range(1100)]
+    instance: Any = Instance()
+    sensor = sensor_of(Listed(asked), monkeypatch, map_index=1050)
+    assert sensor.poke({"ti": instance}).xcom_value == asked[1050].id
+    assert sensor_of(Listed(asked), monkeypatch, map_index=1100).poke({"ti": instance}) is False
+
+
+def test_after_its_wait_too_the_newest_request_of_the_other_task_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = a_request(SLOT, state=State.SUPERSEDED)
+    newest = a_request(SLOT, state=State.APPROVED)
+    sensor = sensor_of(Listed([newest, first]), monkeypatch)
+    instance: Any = Instance()
+    assert sensor.approvals_resume({"ti": instance}, {"request_id": first.id}) == newest.id
+    assert instance.pushed == {REQUEST_ID_KEY: newest.id}
+
+
+@pytest.mark.parametrize("name", ["request_id", "external_run_id"])
+def test_without_a_name_no_request_will_do(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    listed = Listed([a_request(SLOT, state=State.APPROVED)])
+    sensor = sensor_of(listed, monkeypatch)
+    if name == "request_id":
+        sensor = ApprovalSensor(task_id="wait", request_id="{{ ti.xcom_pull('gate') }}")
+    instance: Any = Instance()
+    setattr(sensor, name, None)
+    with pytest.raises(AirflowFailException, match=f"{name} was given, but is empty now"):
+        sensor.poke({"ti": instance})
