@@ -122,7 +122,7 @@ def _sensor(told: Any, staged: Path) -> Any:
 def _sensor_of_a_run(told: Any, staged: Path) -> Any:
     return ApprovalSensor(
         task_id="act",
-        external_dag_id="asks",
+        external_dag_id="other",
         external_task_id="gate",
         external_run_id=told,
         mode="poke",
