@@ -1,6 +1,7 @@
 """What gates cost where DAG files are parsed: the operators' import, and 50 gated tasks beside 50 ungated.
 
-Each parse is a process of its own, gated and ungated in turn; the medians are compared.
+Gated and ungated take turns, each parse in a process of its own; what is told of the processor times is the
+median of the differences.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROUNDS = 7
+ROUNDS = 25
 TASKS = 50
 HEAVY = (
     "presidio_analyzer",
@@ -50,20 +51,33 @@ from airflow_approvals.operators.sql import ApprovedSqlWriteOperator
 from airflow_approvals.sensors.approval import ApprovalSensor
 """
 
-# The dag processor has Airflow and the standard operators loaded when it takes up a file; what it does then
-# is timed: importing the file, and serialising what is in it.
+# As the dag processor does it: a process with Airflow and the standard operators in it, its garbage frozen,
+# forks for each parse; there the file is imported and the DAG is serialised. The files take turns.
 PARSE = """
-import json, runpy, sys, time
+import gc, os, runpy, sys, time
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
 import airflow.sdk.bases.sensor, airflow.sdk.bases.decorator, airflow.serialization.serialized_objects as ways
 serialize = (vars(ways).get("DagSerialization") or ways.SerializedDAG).serialize_dag
-started = time.perf_counter()
-dag = runpy.run_path(sys.argv[1])["dag"]
-serialize(dag)
-seconds = time.perf_counter() - started
-assert len(dag.tasks) == int(sys.argv[2])
-print(seconds * 1000)
+tasks, rounds, files = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+gc.collect()
+gc.freeze()
+
+def parse(file):
+    started = time.process_time()
+    dag = runpy.run_path(file)["dag"]
+    serialize(dag)
+    seconds = time.process_time() - started
+    assert len(dag.tasks) == tasks
+    print(file, seconds * 1000, flush=True)
+
+for _ in range(rounds):
+    for file in files:
+        child = os.fork()
+        if not child:
+            parse(file)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0, file
 """
 
 # Without the serialiser, which brings SQLAlchemy and FastAPI along by itself.
@@ -81,17 +95,14 @@ def figures(rounds: int = ROUNDS) -> dict[str, float]:
     """Return milliseconds over the ungated DAG, and how many heavy modules were imported."""
     with tempfile.TemporaryDirectory(prefix="parse-bench-") as folder:
         plain, gated = _dag_files(Path(folder))
-        _parse(plain)  # compiles what is not compiled yet
-        _parse(gated)
-        times: dict[Path, list[float]] = {plain: [], gated: []}
-        for _ in range(rounds):
-            for file, taken in times.items():
-                taken.append(_parse(file))
-        ungated_ms, gated_ms = (statistics.median(times[file]) for file in (plain, gated))
+        # The first round compiles what is not compiled yet.
+        answers = _run(PARSE, str(TASKS), str(rounds + 1), plain, gated)[2:]
+        times = [float(answer.split()[1]) for answer in answers]
+        ungated, gated_ms = times[::2], times[1::2]
         return {
-            "ms_over_ungated": gated_ms - ungated_ms,
-            "ms_ungated": ungated_ms,
-            "ms_gated": gated_ms,
+            "ms_over_ungated": statistics.median(map(float.__sub__, gated_ms, ungated)),
+            "ms_ungated": statistics.median(ungated),
+            "ms_gated": statistics.median(gated_ms),
             "heavy_modules_imported": len(heavy_modules()),
         }
 
@@ -100,7 +111,7 @@ def heavy_modules() -> list[str]:
     """Return the heavy modules that parsing a DAG with every operator imports, beyond Airflow's own."""
     with tempfile.TemporaryDirectory(prefix="parse-bench-") as folder:
         _, gated = _dag_files(Path(folder))
-        imported: list[str] = json.loads(_run(IMPORT, gated))
+        imported: list[str] = json.loads(_run(IMPORT, gated)[-1])
     return [name for name in imported if any(f"{name}.".startswith(f"{heavy}.") for heavy in HEAVY)]
 
 
@@ -111,18 +122,15 @@ def _dag_files(folder: Path) -> tuple[Path, Path]:
     return plain, gated
 
 
-def _parse(file: Path) -> float:
-    """Return milliseconds."""
-    return float(_run(PARSE, file))
-
-
-def _run(script: str, file: Path) -> str:
-    settings = {"AIRFLOW_HOME": str(file.parent), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+def _run(script: str, *arguments: str | Path) -> list[str]:
+    """Return the lines that it prints."""
+    settings = {"AIRFLOW_HOME": str(Path(arguments[-1]).parent), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
     done = subprocess.run(
-        [sys.executable, "-c", script, str(file), str(TASKS)],
+        [sys.executable, "-c", script, *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, **settings},
+        # Compiled once, as wherever the package is installed.
+        env={**os.environ, **settings, "PYTHONDONTWRITEBYTECODE": ""},
         check=True,
     )
-    return done.stdout.splitlines()[-1]
+    return done.stdout.splitlines()
