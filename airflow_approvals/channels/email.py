@@ -39,9 +39,11 @@ def post_mail(settings: ChannelSettings, message: Message, *, now: datetime) -> 
         def timeout(self) -> int:
             return min(super().timeout, TIMEOUT)
 
-        @property
-        def smtp_retry_limit(self) -> int:
-            return 0
+        def _build_client(self) -> smtplib.SMTP:
+            try:
+                return super()._build_client()
+            except smtplib.SMTPServerDisconnected as error:  # for the hook a reason to try again at once
+                raise _send_error(error) from error
 
     connection_of(settings.conn_id)
     try:
