@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -33,7 +33,7 @@ LOOK_BACK = timedelta(days=7)
 _NAMED = 10
 """So many are named; of more the count is told."""
 _PAGE = 500
-"""Requests read at a time: a mapped task can have more."""
+"""Requests of one task instance that are looked at: one for each of its tries and gates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,31 +195,20 @@ def _answers(*, now: datetime) -> Iterator[Finding]:
 
 def find_unapproved(rules: tuple[GateRule, ...], *, since: datetime) -> Iterator[EndedRun]:
     """Yield the ended task instances of gated tasks that used no approval."""
-    used: dict[tuple[str, str, str], frozenset[int]] = {}
     with open_store() as store:
         for run in ended_runs(rules, since=since):
-            task = (run.dag_id, run.run_id, run.task_id)
-            if task not in used:
-                found = _requests_of(store, run, USED)
-                used[task] = frozenset(each.origin.map_index for each in found if each.origin)
-            if run.map_index not in used[task]:
+            if not _requests_of(store, run, USED):
                 yield run
 
 
-def _requests_of(store: Store, run: EndedRun, states: tuple[State, ...]) -> Iterator[ApprovalRequest]:
-    """Yield the requests of a task in these states, of all its indexes."""
-    offset = 0
-    while True:
-        wanted = RequestFilter(
-            states=states,
-            dag_id=run.dag_id,
-            run_id=run.run_id,
-            task_id=run.task_id,
-            limit=_PAGE,
-            offset=offset,
-        )
-        page = store.list_requests(wanted)
-        yield from page.requests
-        offset += len(page.requests)
-        if not page.requests or offset >= page.total:
-            return
+def _requests_of(store: Store, run: EndedRun, states: tuple[State, ...]) -> Sequence[ApprovalRequest]:
+    """Return the requests of a task instance in these states, newest first."""
+    wanted = RequestFilter(
+        states=states,
+        dag_id=run.dag_id,
+        run_id=run.run_id,
+        task_id=run.task_id,
+        map_index=run.map_index,
+        limit=_PAGE,
+    )
+    return store.list_requests(wanted).requests
