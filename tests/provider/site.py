@@ -40,6 +40,7 @@ policies:
 
 DB_MANAGER = "airflow_approvals.store.manager.ApprovalsDBManager"
 PEOPLE = ("engineer", "alice", "bob", "admin")
+LOADED = 60.0  # seconds for an answer: others use the machine too
 
 
 @dataclass(kw_only=True)
@@ -55,7 +56,7 @@ class Site:
         return self.home / "approvals" / "policy.yaml"
 
     def person(self, name: str) -> ApprovalsClient:
-        return ApprovalsClient(self.base_url, login_token(self.tokens[name]), 10.0, patience=20.0)
+        return ApprovalsClient(self.base_url, login_token(self.tokens[name]), LOADED, patience=LOADED)
 
     def requests_of(self, run_id: str, task_id: str | None = None) -> tuple[ApprovalRequest, ...]:
         """Return the requests of a run, newest first."""
