@@ -167,7 +167,7 @@ class RealSite:
     def person(self, name: str) -> ApprovalsClient:
         if name not in self._tokens:
             self._tokens[name] = login(self.base_url, name)
-        return ApprovalsClient(self.base_url, login_token(self._tokens[name]), 10.0, patience=20.0)
+        return ApprovalsClient(self.base_url, login_token(self._tokens[name]), 60.0, patience=60.0)
 
     def open(self, folder: str = "") -> ApprovalRequest:
         """Ask as engineer, from a program."""

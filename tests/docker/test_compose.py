@@ -116,7 +116,7 @@ def test_the_health_checks_of_marquez_and_its_page_tell_whether_they_live(
         for there, found in place.items():
             words = [word.replace(there, found) for word in words]
         assert here.replace(":", "/") in words[-1].replace(":", "/")
-        done = subprocess.run(words, capture_output=True, timeout=20)
+        done = subprocess.run(words, capture_output=True, timeout=60)
     assert (done.returncode == 0) is lives, done.stderr.decode()
 
 
@@ -260,8 +260,8 @@ def test_the_export_of_counts_runs_with_the_commands_and_settings_of_the_file(ma
     tokens = {name: login(machine.url, name, passwords[name]) for name in ("engineer", "alice")}
     exported = machine.root / "data" / "outbox" / "customers" / "customers.parquet"
     with (
-        ApprovalsClient(machine.url, login_token(tokens["engineer"]), 10.0) as engineer,
-        ApprovalsClient(machine.url, login_token(tokens["alice"]), 10.0) as alice,
+        ApprovalsClient(machine.url, login_token(tokens["engineer"]), 60.0) as engineer,
+        ApprovalsClient(machine.url, login_token(tokens["alice"]), 60.0) as alice,
     ):
         _until(lambda: _trigger(machine, tokens["engineer"]), "the DAG is known")
         states = partial(_task_states, machine, tokens["engineer"])
@@ -295,7 +295,7 @@ def _trigger(machine: Machine, token: str) -> bool:
         f"{machine.url}/api/v2/dags/customer_export/dagRuns",
         json={"logical_date": None},
         headers={"Authorization": f"Bearer {token}"},
-        timeout=30,
+        timeout=60,
     )
     return answer.status_code == 200
 
@@ -308,7 +308,7 @@ def _task_states(machine: Machine, token: str) -> dict[str, str | None]:
     answer = httpx.get(
         f"{machine.url}/api/v2/dags/customer_export/dagRuns/~/taskInstances",
         headers={"Authorization": f"Bearer {token}"},
-        timeout=30,
+        timeout=60,
     )
     told: list[dict[str, Any]] = answer.json()["task_instances"]
     return {task["task_id"]: task["state"] for task in told}

@@ -144,7 +144,7 @@ def test_what_is_stored_holds_no_secret(cluster: Cluster) -> None:
 
 def read_with(cluster: Cluster, token: str) -> httpx.Response:
     url = f"{cluster.site.base_url}/execution/connections/prod_api"
-    return httpx.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+    return httpx.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=60)
 
 
 def execution_token(cluster: Cluster, ti_id: str) -> str:
@@ -164,7 +164,7 @@ def vote_with(cluster: Cluster, token: str) -> httpx.Response:
     (request,) = cluster.site.requests_of("marked")
     url = f"{cluster.site.base_url}/approvals/api/v1/requests/{request.id}/votes"
     headers = {"Authorization": f"Bearer {token}"}
-    return httpx.post(url, json={"verdict": "approve", "revision": 1}, headers=headers, timeout=30)
+    return httpx.post(url, json={"verdict": "approve", "revision": 1}, headers=headers, timeout=60)
 
 
 def test_a_worker_token_of_ours_opens_nothing_at_airflow(cluster: Cluster) -> None:

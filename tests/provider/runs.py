@@ -64,7 +64,7 @@ class Runs:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=LOADED)
         assert not self.faults, self.faults
 
     def test(self, dag: DAG, answer: Answer | None = approve, **kwargs: Any) -> Run:

@@ -153,6 +153,6 @@ def wait_until_healthy(base_url: str, *, seconds: float = 90.0) -> None:
 def login(base_url: str, name: str, password: str | None = None) -> str:
     """Return a token; in the tests' own sites a name is its password."""
     body = {"username": name, "password": password or name}
-    answer = httpx.post(f"{base_url}/auth/token", json=body, timeout=30)
+    answer = httpx.post(f"{base_url}/auth/token", json=body, timeout=60)
     assert answer.status_code == 201, answer.text
     return str(answer.json()["access_token"])

@@ -171,7 +171,7 @@ class Cluster:
                     f"{self.site.base_url}/api/v2/dags/{dag_id}/dagRuns",
                     json=body,
                     headers=self._headers(),
-                    timeout=30,
+                    timeout=60,
                 ).status_code
                 == 200
             ),
@@ -181,7 +181,7 @@ class Cluster:
         answer = httpx.get(
             f"{self.site.base_url}/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/publish",
             headers=self._headers(),
-            timeout=30,
+            timeout=60,
         )
         told: dict[str, Any] = answer.json()
         return told.get("state")
@@ -191,14 +191,14 @@ class Cluster:
             f"{self.site.base_url}/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/publish/xcomEntries"
             "/return_value",
             headers=self._headers(),
-            timeout=30,
+            timeout=60,
         )
         told: dict[str, Any] = answer.json()["value"]
         return told
 
     def run_state(self, dag_id: str, run_id: str) -> str | None:
         answer = httpx.get(
-            f"{self.site.base_url}/api/v2/dags/{dag_id}/dagRuns/{run_id}", headers=self._headers(), timeout=30
+            f"{self.site.base_url}/api/v2/dags/{dag_id}/dagRuns/{run_id}", headers=self._headers(), timeout=60
         )
         told: dict[str, Any] = answer.json()
         return told.get("state")
@@ -216,7 +216,7 @@ class Cluster:
             f"{self.site.base_url}/api/v2/dags/{dag_id}/clearTaskInstances",
             json={"dry_run": False, "dag_run_id": run_id, "task_ids": ["publish"], "reset_dag_runs": True},
             headers=self._headers(),
-            timeout=30,
+            timeout=60,
         ).raise_for_status()
 
     def wait_for_request(self, run_id: str, count: int) -> ApprovalRequest:

@@ -174,7 +174,7 @@ def test_a_write_that_is_under_way_is_waited_for(target: Target, markers_are_the
         later.join(timeout=0.5)
         assert later.is_alive()
         assert told == []
-    later.join(timeout=20)
+    later.join(timeout=60)
     assert told == [Written(rows=3, sha256="ab")]
 
 
@@ -291,6 +291,6 @@ def test_first_writes_at_once_both_arrive(target: Target) -> None:
     for writer in writers:
         writer.start()
     for writer in writers:
-        writer.join(timeout=30)
+        writer.join(timeout=60)
     assert faults == []
     assert target.rows == sorted([0, *[1, 2, 3] * 4])

@@ -64,7 +64,7 @@ class Browser:
             cookies={"_token": f"login-{name}"},
             headers={"Accept": "text/html", "Origin": site.base_url, "Sec-Fetch-Site": "same-origin"},
             follow_redirects=True,
-            timeout=20,
+            timeout=60,
         )
 
     def __enter__(self) -> Browser:

@@ -46,12 +46,12 @@ def server(airflow_home: Path) -> Iterator[str]:
 
 def bearer(server: str, name: str) -> httpx.Client:
     return httpx.Client(
-        base_url=server + API, headers={"Authorization": f"Bearer {login(server, name)}"}, timeout=20
+        base_url=server + API, headers={"Authorization": f"Bearer {login(server, name)}"}, timeout=60
     )
 
 
 def browser(server: str, name: str) -> httpx.Client:
-    return httpx.Client(base_url=server + API, cookies={"_token": login(server, name)}, timeout=20)
+    return httpx.Client(base_url=server + API, cookies={"_token": login(server, name)}, timeout=60)
 
 
 def opened(server: str, key: str) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def all_routes() -> Iterator[Any]:
     assert seen >= 18
 
 
-http = httpx.Client(timeout=20)
+http = httpx.Client(timeout=60)
 
 
 @pytest.fixture(scope="module", autouse=True)
