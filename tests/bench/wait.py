@@ -268,6 +268,7 @@ async def _peer_latencies(gates: int) -> list[float]:
             events[ti_id] = time.monotonic()
 
     quiet: Any = logging.getLogger(__name__)
+    quiet.setLevel(logging.CRITICAL)
     ids = [uuid4() for _ in range(gates)]
     with patch.object(hitl, "get_hitl_detail_content_detail", look):
         tasks = [asyncio.create_task(hold(ti_id)) for ti_id in ids]
