@@ -17,7 +17,8 @@ T ?= tests
 K ?=
 PYTEST := -m pytest $(T) $(if $(K),-k "$(K)")
 # Most tests wait for servers: four at a time, in the groups and the order of tests/conftest.py.
-PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
+# A process that dies is not replaced: xdist can wait for ever for one that was.
+PARALLEL := -n 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
 BENCH ?=
 AUTO ?=

@@ -83,7 +83,7 @@ def runs(site: Site, one_execution_api: None, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(ApprovalTrigger, "hold_back", 0.0)
     with Runs(site) as runs:
         yield runs
-        site.policy_file.write_text(POLICY)
+        site.put_policy(POLICY)
 
 
 @pytest.fixture

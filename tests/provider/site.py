@@ -18,6 +18,7 @@ import httpx
 from airflow_approvals.client.api import ApprovalsClient
 from airflow_approvals.client.tokens import login_token
 from airflow_approvals.core.model import ApprovalRequest, State
+from airflow_approvals.whole_files import write_whole
 from demo.embedded import patient
 from tests.ports import free_port as free_port
 
@@ -54,6 +55,10 @@ class Site:
     @property
     def policy_file(self) -> Path:
         return self.home / "approvals" / "policy.yaml"
+
+    def put_policy(self, text: str) -> None:
+        """Put another policy file in place, whole: the server may read it at any moment."""
+        write_whole(self.policy_file, text.encode())
 
     def person(self, name: str) -> ApprovalsClient:
         return ApprovalsClient(self.base_url, login_token(self.tokens[name]), LOADED, patience=LOADED)

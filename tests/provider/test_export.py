@@ -230,9 +230,7 @@ def test_an_approval_under_another_policy_is_worth_nothing(
 ) -> None:
     def approve_and_change_policy(site: Site, request: ApprovalRequest) -> None:
         approve(site, request)
-        site.policy_file.write_text(
-            POLICY.replace("[{group: data-stewards}]", "[{group: data-stewards, approvals: 2}]")
-        )
+        site.put_policy(POLICY.replace("[{group: data-stewards}]", "[{group: data-stewards, approvals: 2}]"))
 
     monkeypatch.setattr(ApprovalTrigger, "hold_back", 3.0)
     dag, target = export_dag("policy_changed", staged)

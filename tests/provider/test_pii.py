@@ -78,7 +78,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def pii_policy(runs: Runs) -> None:
-    runs.site.policy_file.write_text(PII_POLICY)
+    runs.site.put_policy(PII_POLICY)
 
 
 def masking_dag(name: str, folder: Path, **export: Any) -> DAG:
@@ -519,7 +519,7 @@ def decrypt_dag(name: str, folder: Path) -> DAG:
 
 
 def test_tokens_are_opened_under_an_approval_of_their_own(runs: Runs, folder: Path) -> None:
-    runs.site.policy_file.write_text(DECRYPT_POLICY)
+    runs.site.put_policy(DECRYPT_POLICY)
     run = runs.test(decrypt_dag("decrypt", folder))
     assert run.states == {"mask": "success", "decrypt": "success"}
     before, masked, opened = (
@@ -547,7 +547,7 @@ def test_tokens_of_another_list_than_the_approved_one_are_not_opened(runs: Runs,
         masked.write_text(masked.read_text().replace("2", "3", 1))
         approve(site, request)
 
-    runs.site.policy_file.write_text(DECRYPT_POLICY)
+    runs.site.put_policy(DECRYPT_POLICY)
     run = runs.test(decrypt_dag("swapped", folder), change_then_approve)
     assert run.states["decrypt"] == "failed"
     assert not (folder / "opened.csv").exists()
