@@ -40,8 +40,10 @@ MAX_DETAIL = 1000
 
 UNFINISHED = frozenset({"TaskDeferred", "TaskAwaitingInput", "AirflowRescheduleException"})
 """Airflow's ways to leave a task that goes on later, by name: not every version has all of them."""
-FINISHED = frozenset({"AirflowSkipException", "DownstreamTasksSkipped", "DagRunTriggerException"})
+FINISHED = frozenset({"DownstreamTasksSkipped", "DagRunTriggerException"})
 """Airflow's ways to leave a task that has done what it does."""
+SKIPPED = "the task skipped itself"
+"""Outcome of a task that ended so: whether it had moved anything before, nobody has told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +205,7 @@ class ApprovalsHook(BaseHook):
     def redeemed(
         self, request_id: str, *, action: Action, evidence: Evidence | None = None
     ) -> Iterator[Redeemed]:
-        """Redeem, run the block, and report its outcome: completed, or failed where it raises."""
+        """Redeem, run the block, and report its outcome: completed, or failed where it raises or skips."""
         with self.reporting(request_id) as report:
             used = self.redeem(request_id, action=action, evidence=evidence)
             report.digest = next((dataset.sha256 for dataset in used.request.evidence.datasets), None)
@@ -236,8 +238,11 @@ class ApprovalsHook(BaseHook):
             ) from error
 
     def _report_failed(self, request_id: str, report: Report, error: BaseException) -> None:
+        from airflow.providers.common.compat.sdk import AirflowSkipException
+
         # Foreign messages can hold values from the data: only the kind of the error is told.
         told = str(error) if isinstance(error, ApprovalsError) else type(error).__name__
+        told = SKIPPED if isinstance(error, AirflowSkipException) else told
         digest = getattr(error, "found", None) or report.digest
         try:
             self.report_outcome(request_id, published=False, digest=digest, detail=told)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.providers.standard.operators.python import ShortCircuitOperator
@@ -294,6 +295,31 @@ def test_an_operator_that_skips_downstream_has_acted(runs: Runs) -> None:
     run = runs.test(dag)
     assert run.states == {"act": "success", "after": "skipped"}
     check_completed(runs, run.run_id)
+
+
+def test_a_task_that_skips_itself_is_skipped_and_has_published_nothing(runs: Runs) -> None:
+    with DAG("gated_skipping") as dag:
+        gated(Act(task_id="act", what="it"))
+        gated(BashOperator(task_id="bash", bash_command="exit 99", retries=1, retry_delay=timedelta(0)))
+
+        @gated
+        @task
+        def function() -> None:
+            raise AirflowSkipException("jane.doe@example.com has not asked for it")
+
+        function()
+    run = runs.test(dag)
+    assert run.states == {"act": "success", "bash": "skipped", "function": "skipped"}
+    ended = {
+        request.origin.task_id: request for request in runs.site.requests_of(run.run_id) if request.origin
+    }
+    assert len(runs.asked) == len(ended) == 3
+    assert ended["act"].state is State.COMPLETED
+    for task_id in ("bash", "function"):
+        assert ended[task_id].state is State.FAILED
+        outcome = ended[task_id].outcome
+        assert outcome is not None
+        assert (outcome.published, outcome.detail) == (False, "the task skipped itself")
 
 
 def test_an_operator_that_fails_is_reported_as_failed_without_its_message(runs: Runs) -> None:
