@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_approvals.cli.exits import Exit
 from airflow_approvals.cli.offline import load_keys
-from airflow_approvals.cli.output import head_lines, print_json, print_line
+from airflow_approvals.cli.output import head_lines, key_lines, print_json, print_line
 from airflow_approvals.cli.session import connect
 from airflow_approvals.core.errors import InvalidRequestError, MissingExtraError
 from airflow_approvals.core.moments import rfc3339
@@ -110,8 +110,7 @@ def package_lines(package: Package) -> Iterator[str]:
         if not check.holds:
             yield f"  look at     {check.title} {check.told}"
     yield from head_lines(package.report)
-    if package.report.trust_on_first_use:
-        yield "  note        the key came with the evidence; give --key to hold it against one you know"
+    yield from key_lines(package.report, "the evidence")
 
 
 def _check_begun(period: Period, now: datetime) -> None:

@@ -20,7 +20,7 @@ from airflow_approvals.cli.offline import (
     verify_ledger_at,
     verify_paths,
 )
-from airflow_approvals.cli.output import head_lines, moment, print_json, print_line
+from airflow_approvals.cli.output import head_lines, key_lines, moment, print_json, print_line
 from airflow_approvals.core.model import GrantKind, to_json
 from airflow_approvals.core.moments import rfc3339
 from airflow_approvals.core.receipt import Receipt
@@ -222,5 +222,4 @@ def _ledger_lines(one: VerifiedLedger, now: datetime) -> Iterable[str]:
     yield f"  root        {report.root}"
     yield f"  checkpoints {report.checkpoints} in the file, {report.known_checkpoints} from elsewhere"
     yield from head_lines(report)
-    if report.trust_on_first_use:
-        yield "  note        the key came with the ledger itself; give --key to hold it against one you know"
+    yield from key_lines(report, "the ledger itself")

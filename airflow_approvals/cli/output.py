@@ -96,3 +96,9 @@ def head_lines(report: LedgerReport) -> Iterator[str]:
     if head.time is not None:
         yield f"  as of       {head.time:%Y-%m-%d %H:%M:%S} UTC; what was written later is not in it"
     yield f"  signed by   key {head.keyid}"
+
+
+def key_lines(report: LedgerReport, came_with: str) -> Iterator[str]:
+    """Yield on whose word a ledger stands, where nobody has given a key from elsewhere."""
+    if report.trust_on_first_use:
+        yield f"  note        the key came with {came_with}; give --key to hold it against one you know"

@@ -17,7 +17,9 @@ from airflow_approvals.cli.evidence import moment_of
 from airflow_approvals.cli.exits import Exit
 from airflow_approvals.cli.ledgers import fetch
 from airflow_approvals.cli.offline import load_keys, verify_ledger_at
-from airflow_approvals.cli.output import print_json, print_line, stdout, visible
+from airflow_approvals.cli.output import head_lines, key_lines, print_json, print_line, stdout, visible
+from airflow_approvals.core.export import LedgerReport
+from airflow_approvals.core.moments import rfc3339
 from airflow_approvals.core.policy import parse_policy_file
 from airflow_approvals.evidence.cases import case_of
 from airflow_approvals.evidence.ledger_file import LedgerFile, Period
@@ -40,13 +42,14 @@ def run(args: Namespace) -> int:
         if not args.ledger:
             with ledger.open("wb") as stream:
                 fetch(args, stream)
-        verify_ledger_at(ledger, keys, checkpoints=[])
+        report = verify_ledger_at(ledger, keys, checkpoints=[]).report
         approvals = {each.id: each for each in _approvals(ledger, period)}
     found = reconcile(movements(_marquez(args).events(period.since, period.until)), approvals, globs)
     if args.output == "json":
-        print_json(_as_json(found, globs))
+        print_json({**_as_json(found, globs), "ledger": _ledger_as_json(report)})
     else:
         _show(found, globs)
+        _show_ledger(report)
     return Exit.NOT_VERIFIED if found.broken else Exit.OK
 
 
@@ -103,6 +106,17 @@ def _as_json(found: Reconciliation, globs: list[str]) -> dict[str, Any]:
     }
 
 
+def _ledger_as_json(report: LedgerReport) -> dict[str, Any]:
+    """Return on whose word it stands, in the words of `verify`."""
+    return {
+        "origin": report.origin,
+        "entries": report.entries,
+        "signed_by": report.head.keyid,
+        "signed_at": rfc3339(report.head.time) if report.head.time else None,
+        "trust_on_first_use": report.trust_on_first_use,
+    }
+
+
 def _finding_as_json(finding: Finding) -> dict[str, Any]:
     moved = finding.movement
     dataset = moved.dataset if isinstance(moved, Movement) else None
@@ -139,3 +153,9 @@ def _show(found: Reconciliation, globs: list[str]) -> None:
             Text(visible(finding.told)),
         )
     stdout().print(table)
+
+
+def _show_ledger(report: LedgerReport) -> None:
+    print_line(f"held against the ledger of {report.origin}, {report.entries:,} entries")
+    for line in (*head_lines(report), *key_lines(report, "the ledger itself")):
+        print_line(line)
