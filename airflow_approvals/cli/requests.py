@@ -42,6 +42,9 @@ def list_requests(args: Namespace) -> int:
         page = client.list_requests(
             status=states,
             dag_id=args.dag_id,
+            run_id=args.run_id,
+            task_id=args.task_id,
+            map_index=args.map_index,
             policy=args.policy,
             requester=args.requester,
             standing=True if args.standing else None,

@@ -113,6 +113,7 @@ class ApprovalsClient:
         dag_id: str | None = None,
         run_id: str | None = None,
         task_id: str | None = None,
+        map_index: int | None = None,  # -1: of tasks that are not mapped
         policy: str | None = None,
         requester: str | None = None,
         standing: bool | None = None,
@@ -126,6 +127,7 @@ class ApprovalsClient:
             dag_id=dag_id,
             run_id=run_id,
             task_id=task_id,
+            map_index=map_index,
             policy=policy,
             requester=requester,
             standing=standing,

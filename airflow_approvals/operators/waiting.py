@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from airflow_approvals.hooks.approvals import ApprovalsHook
 
 ON_DENIED = ("fail", "skip_downstream")
-PAGE = 500
-"""Requests read in one call."""
+MOST_HELD = 500
+"""Of how many redeemed requests of one task instance its own is looked for: the most that one call lists."""
 
 FINAL = (
     DigestMismatchError,
@@ -185,30 +185,15 @@ def find_own_redeemed(hook: ApprovalsHook, context: Context) -> ApprovalRequest 
     from airflow_approvals.core.model import State
 
     ti = context["ti"]
-    found = requests_of_index(
-        hook,
-        map_index=ti.map_index,
+    found = hook.client.list_requests(
         status=[State.REDEEMED],
         dag_id=ti.dag_id,
         run_id=ti.run_id,
         task_id=ti.task_id,
+        map_index=-1 if ti.map_index is None else ti.map_index,
+        limit=MOST_HELD,
     )
-    return next((request for request in found if not request.gate), None)
-
-
-def requests_of_index(
-    hook: ApprovalsHook, *, map_index: int | None, **task: Any
-) -> Iterator[ApprovalRequest]:
-    """Yield the requests of one index of a task, newest first, however many indexes it has."""
-    offset = 0
-    while True:
-        page = hook.client.list_requests(**task, limit=PAGE, offset=offset)
-        for request in page.requests:
-            if request.origin is not None and request.origin.map_index == map_index:
-                yield request
-        offset += len(page.requests)
-        if not page.requests or offset >= page.total:
-            return
+    return next((request for request in found.requests if not request.gate), None)
 
 
 def _skip_all_downstream(context: Context) -> None:

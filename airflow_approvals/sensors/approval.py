@@ -11,7 +11,7 @@ from airflow.sdk import BaseSensorOperator
 from airflow_approvals.operators.links import ApprovalRequestLink
 from airflow_approvals.operators.names import REQUEST_ID_KEY, RESUME
 from airflow_approvals.operators.rendered import check_fields, given
-from airflow_approvals.operators.waiting import refusals_are_final, requests_of_index
+from airflow_approvals.operators.waiting import refusals_are_final
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -58,6 +58,10 @@ class ApprovalSensor(BaseSensorOperator):
             raise ValueError(
                 "ApprovalSensor: give either request_id, or all of external_dag_id, external_task_id and "
                 "external_run_id"
+            )
+        if not isinstance(external_map_index, int):  # without one, any index would do
+            raise TypeError(
+                f"external_map_index: expected a whole number, found a {type(external_map_index).__name__}"
             )
         if deferrable:
             kwargs["mode"] = "reschedule"  # for as long as there is no request to wait for
@@ -115,14 +119,14 @@ class ApprovalSensor(BaseSensorOperator):
             with self._hook(context) as hook:
                 if self.request_id is not None:
                     return hook.get_request(self.request_id)
-                found = requests_of_index(
-                    hook,
-                    map_index=self.external_map_index,
+                found = hook.client.list_requests(
                     dag_id=self.external_dag_id,
                     run_id=self.external_run_id,
                     task_id=self.external_task_id,
+                    map_index=self.external_map_index,
+                    limit=1,
                 )
-                return next(found, None)
+                return next(iter(found.requests), None)
         except ServiceUnavailableError as trouble:
             self.log.warning("%s; looking again later", trouble)
             return None

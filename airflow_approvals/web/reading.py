@@ -34,6 +34,7 @@ MAX_WAIT = 55.0
 """Seconds that a call may be held: less than the minute after which proxies give up."""
 
 Word = Annotated[str | None, Query(max_length=250)]
+Index = Annotated[int | None, Query(ge=-1, le=(1 << 31) - 1)]
 
 
 @router.get("/requests")
@@ -43,6 +44,7 @@ async def list_requests(
     dag_id: Word = None,
     run_id: Word = None,
     task_id: Word = None,
+    map_index: Index = None,
     policy: Word = None,
     requester: Word = None,
     standing: bool | None = None,
@@ -52,12 +54,16 @@ async def list_requests(
     offset: Annotated[int, Query(ge=0, le=1_000_000_000)] = 0,
     brief: bool = False,
 ) -> JSONResponse:
-    """List requests, newest first; `ids` may be repeated or separated by commas; `brief`: id, state."""
+    """List requests, newest first; `ids` may be repeated or separated by commas; `brief`: id, state.
+
+    `map_index` is one index of a mapped task; -1: of tasks that are not mapped.
+    """
     wanted = RequestFilter(
         states=tuple(status),
         dag_id=dag_id,
         run_id=run_id,
         task_id=task_id,
+        map_index=map_index,
         policy=policy,
         requester=person_named(requester) if requester else None,
         is_standing=standing,

@@ -49,6 +49,26 @@ def test_the_list_is_read_at_eighty_columns_without_a_break_in_a_name(
     assert max(map(len, told.out.splitlines())) <= 80
 
 
+def test_the_list_can_be_of_one_index_of_a_mapped_task(site: Site, say: Say) -> None:
+    run_id = f"manual__{uuid4()}"
+    asked = {}
+    for task_id, index in (("load", 0), ("load", 1), ("publish", -1)):
+        ti_id = site.add_task(dag_id="mapped", run_id=run_id, task_id=task_id, map_index=index)
+        with site.worker(ti_id) as worker:
+            asked[task_id, index] = worker.open_request(an_opening(f"{task_id}{index}"))[0].id
+
+    def listed(*options: str) -> set[str]:
+        told = say("list", "--run-id", run_id, *options, "-o", "json", user="alice")
+        return {request["id"] for request in json.loads(told.out)["requests"]}
+
+    assert listed("--task-id", "load") == {asked["load", 0], asked["load", 1]}
+    assert listed("--task-id", "load", "--map-index", "1") == {asked["load", 1]}
+    assert listed("--map-index", "0") == {asked["load", 0]}
+    assert listed("--map-index", "-1") == {asked["publish", -1]}
+    assert listed("--map-index", "2") == set()
+    assert say("list", "--map-index", "-2", user="alice").code == Exit.USAGE
+
+
 def test_show_keeps_digests_whole_and_tells_personal_data_in_words(
     site: Site, say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self
 from uuid import uuid4
 
@@ -17,6 +19,7 @@ from airflow_approvals.client.api import RequestPage
 from airflow_approvals.core.model import Action, ApprovalRequest, Evidence, State
 from airflow_approvals.operators.gate import ApprovalGateOperator
 from airflow_approvals.operators.names import REQUEST_ID_KEY
+from airflow_approvals.operators.waiting import find_own_redeemed
 from airflow_approvals.sensors.approval import ApprovalSensor
 from airflow_approvals.service import Opening
 from tests.provider.runs import Runs, approve, deny
@@ -130,7 +133,7 @@ def test_a_pending_request_is_left_as_it_is_by_the_sensor(runs: Runs, tmp_path: 
 
 
 class Listed:
-    """The requests of one task, newest first, as the service lists them."""
+    """Requests of tasks, newest first, and of them those that are asked for, as the service lists them."""
 
     def __init__(self, requests: list[ApprovalRequest]) -> None:
         self.requests = requests
@@ -144,10 +147,14 @@ class Listed:
     def get_request(self, request_id: str) -> ApprovalRequest:
         return next(request for request in self.requests if request.id == request_id)
 
-    def list_requests(self, *, limit: int, offset: int, **_: Any) -> RequestPage:
-        assert limit <= 500
-        page = self.requests[offset : offset + limit]
-        return RequestPage(requests=tuple(page), total=len(self.requests))
+    def list_requests(self, *, limit: int, status: Sequence[State] = (), **wanted: Any) -> RequestPage:
+        found = [
+            request
+            for request in self.requests
+            if (not status or request.state in status)
+            and all(value is None or getattr(request.origin, name) == value for name, value in wanted.items())
+        ]
+        return RequestPage(requests=tuple(found[:limit]), total=len(found))
 
 
 class Instance:
@@ -164,9 +171,9 @@ def sensor_of(listed: Listed, monkeypatch: pytest.MonkeyPatch, *, map_index: int
     monkeypatch.setattr(ApprovalSensor, "_hook", lambda *_: listed)
     return ApprovalSensor(
         task_id="wait",
-        external_dag_id="asks",
-        external_task_id="gate",
-        external_run_id="manual__1",
+        external_dag_id=SLOT.dag_id,
+        external_task_id=SLOT.task_id,
+        external_run_id=SLOT.run_id,
         external_map_index=map_index,
     )
 
@@ -177,6 +184,32 @@ def test_the_request_of_any_index_is_found(monkeypatch: pytest.MonkeyPatch) -> N
     sensor = sensor_of(Listed(asked), monkeypatch, map_index=1050)
     assert sensor.poke({"ti": instance}).xcom_value == asked[1050].id
     assert sensor_of(Listed(asked), monkeypatch, map_index=1100).poke({"ti": instance}) is False
+
+
+@pytest.mark.parametrize("index", [-1, 0, 1, None])
+def test_a_later_try_finds_what_its_own_index_has_redeemed_and_no_gate(index: int | None) -> None:
+    mapped = [replace(SLOT, map_index=each) for each in (-1, 0, 1)]
+    gates = [a_request(replace(slot, gate="gate"), state=State.REDEEMED) for slot in mapped]
+    asked = [a_request(slot, state=state) for state in (State.FAILED, State.REDEEMED) for slot in mapped]
+    ti = SimpleNamespace(dag_id=SLOT.dag_id, run_id=SLOT.run_id, task_id=SLOT.task_id, map_index=index)
+    listed: Any = Listed([*gates, *asked])
+    context: Any = {"ti": ti}
+    found = find_own_redeemed(listed, context)
+    assert found is asked[3 + mapped.index(replace(SLOT, map_index=-1 if index is None else index))]
+    ti.map_index = 2
+    assert find_own_redeemed(listed, context) is None
+
+
+@pytest.mark.parametrize("index", [None, "3"])
+def test_an_index_is_a_number_or_any_would_do(index: Any) -> None:
+    with pytest.raises(TypeError, match="external_map_index: expected a whole number"):
+        ApprovalSensor(
+            task_id="wait",
+            external_dag_id="asks",
+            external_task_id="gate",
+            external_run_id="manual__1",
+            external_map_index=index,
+        )
 
 
 def test_after_its_wait_too_the_newest_request_of_the_other_task_counts(
