@@ -1,38 +1,51 @@
-"""The README says what the code does: each of its tables and blocks is held against the code it speaks of."""
+"""README and reference say what the code does: their tables and blocks are held against the code."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import fields
+from datetime import timedelta
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
+from unittest.mock import MagicMock
 
 import pytest
+from fastapi import FastAPI
+from starlette.routing import Route
 
 from airflow_approvals.cli.exits import TABLE
 from airflow_approvals.cli.grammar import COMMANDS, Command, Group
-from airflow_approvals.core.policy import parse_policy_file
+from airflow_approvals.core.expressions import FIELDS
+from airflow_approvals.core.model import Action
+from airflow_approvals.core.policy import Group as PolicyGroup
+from airflow_approvals.core.policy import Match, Policy, PolicyFile, parse_policy_file
 from airflow_approvals.core.policy_channels import KINDS
+from airflow_approvals.core.policy_words import duration_text
 from airflow_approvals.provider import get_provider_info
-from airflow_approvals.settings import Settings
+from airflow_approvals.settings import Settings, read_settings
+from airflow_approvals.web.app import API, create_app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+REFERENCE = "docs/reference.md"
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def block(marker: str) -> str:
-    """Return the first fenced block after `<!-- marker -->`."""
+    """Return the README's first fenced block after `<!-- marker -->`."""
     found = re.search(rf"<!-- {re.escape(marker)} -->\n```\w*\n(.*?)```", README, re.DOTALL)
     assert found, f"README has no block {marker}"
     return found[1]
 
 
-def table(marker: str) -> list[list[str]]:
+def table(marker: str, page: str = "README.md") -> list[list[str]]:
     """Return the cells of the rows of the table after `<!-- marker -->`."""
-    found = re.search(rf"<!-- {marker} -->\n\|.*\n\|[-|]+\n((?:\|.*\n)*)", README)
-    assert found, f"README has no table {marker}"
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.search(rf"<!-- {marker} -->\n\|.*\n\|[-|]+\n((?:\|.*\n)*)", text)
+    assert found, f"{page} has no table {marker}"
     return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in found[1].splitlines()]
 
 
@@ -49,6 +62,31 @@ def expected_settings() -> list[list[str]]:
     return [
         [f"`{name}`", f"`{option['default']}`" if option["default"] else "", option["description"]]
         for name, option in options.items()
+    ]
+
+
+def words(marker: str) -> list[str]:
+    """Return what stands in backticks in the first column of a table of docs/policy-file.md."""
+    rows = table(marker, "docs/policy-file.md")
+    return sorted(word for row in rows for word in re.findall(r"`([^`]+)`", row[0]))
+
+
+def our_app() -> FastAPI:
+    def never() -> NoReturn:
+        raise AssertionError("a description needs no service")
+
+    return create_app(never, read_settings(), MagicMock())
+
+
+def expected_routes() -> list[list[str]]:
+    paths = our_app().openapi()["paths"]
+    return [
+        [
+            f"`{method.upper()} {path.removeprefix(API)}`",
+            call["description"].partition("\n\n")[0].replace("\n", " "),
+        ]
+        for path, calls in paths.items()
+        for method, call in calls.items()
     ]
 
 
@@ -79,6 +117,47 @@ def test_the_policy_example_is_read_by_the_real_parser_without_a_notice() -> Non
     assert policy_file.notices() == ()
 
 
+def test_the_policy_example_covers_the_dags_beside_it() -> None:
+    policy_file = parse_policy_file(block("policy"), name="README.md")
+    destinations = re.findall(r'destination="\{\{ var\.value\.customer_folder \}\}(.*)"', README)
+    assert len(destinations) == README.count("ApprovedExportOperator(")
+    for destination in destinations:
+        place = f"file:///srv/customers{destination.replace('{{ params.batch }}', 'customers')}"
+        assert (
+            policy_file.match(Action(kind="export", destination=place), dag_id="any").name == "partner-export"
+        )
+
+
+@pytest.mark.parametrize(
+    ("marker", "keys"),
+    [
+        ("file keys", PolicyFile.model_fields),
+        ("group keys", PolicyGroup.model_fields),
+        ("policy keys", Policy.model_fields),
+        ("match keys", Match.model_fields),
+        (
+            "expressions",
+            [f"{name}.{key}" if key else name for name in FIELDS for key in FIELDS[name] or [""]],
+        ),
+    ],
+)
+def test_the_words_of_the_policy_file_are_those_of_the_code(marker: str, keys: Iterable[str]) -> None:
+    assert words(marker) == sorted(keys)
+
+
+def test_what_a_policy_does_unless_told_otherwise_is_what_the_code_does() -> None:
+    told = {row[0].strip("`"): row[2].strip("`") for row in table("policy keys", "docs/policy-file.md")}
+    assert {name for name, text in told.items() if text == "needed"} == {
+        name for name, field in Policy.model_fields.items() if field.is_required()
+    }
+    for name, text in told.items():
+        default = Policy.model_fields[name].default
+        if isinstance(default, timedelta):
+            assert text == duration_text(default), name
+        elif isinstance(default, bool | str):
+            assert text == str(default).lower(), name
+
+
 def test_the_channels_example_is_read_by_the_real_parser_and_has_every_kind() -> None:
     page = (ROOT / "docs" / "channels.md").read_text(encoding="utf-8")
     found = re.search(r"<!-- channels -->\n```yaml\n(.*?)```", page, re.DOTALL)
@@ -89,28 +168,28 @@ def test_the_channels_example_is_read_by_the_real_parser_and_has_every_kind() ->
 
 
 def test_the_settings_are_those_of_the_provider_and_of_the_code() -> None:
-    assert table("settings") == expected_settings()
+    assert table("settings", REFERENCE) == expected_settings()
     options = get_provider_info()["config"]["approvals"]["options"]
     assert {field.name for field in fields(Settings)} - {"home"} == set(options)
 
 
 def test_the_commands_are_those_of_the_command_line() -> None:
-    assert table("commands") == expected_commands()
+    assert table("commands", REFERENCE) == expected_commands()
 
 
 def test_the_exit_codes_are_those_of_the_command_line() -> None:
-    assert table("exits") == [[f"{row.code:d}", row.meaning] for row in TABLE]
+    assert table("exits", REFERENCE) == [[f"{row.code:d}", row.meaning] for row in TABLE]
 
 
-def test_every_make_target_that_the_readme_names_is_there() -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in set(re.findall(r"(?:^|`)make ([a-z][a-z-]+)", README, re.MULTILINE)):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+def test_the_calls_are_those_of_the_rest_api() -> None:
+    assert table("routes", REFERENCE) == expected_routes()
 
 
-def test_every_linked_file_is_there() -> None:
-    for target in re.findall(r"\]\(([^):]+)\)", README):
-        assert (ROOT / target).is_file(), target
+def test_every_address_of_ours_is_a_route() -> None:
+    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))
+    named = set(re.findall(r"`/approvals(/[^`]*)`", pages)) - {API}
+    assert named
+    assert named <= {route.path for route in our_app().routes if isinstance(route, Route)}
 
 
 def test_the_changelog_speaks_of_what_is_not_released_yet() -> None:

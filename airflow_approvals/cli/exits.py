@@ -90,5 +90,5 @@ def exit_of(error: ApprovalsError) -> Exit:
 
 
 def exits_text() -> str:
-    """Return the table as it stands in `--help` and in the README."""
+    """Return the table as it stands in `--help` and in docs/reference.md."""
     return "\n".join(f"  {row.code:d}  {row.meaning}" for row in TABLE)
