@@ -12,19 +12,20 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic_core import from_json
 
-from airflow_approvals.core.errors import VerificationError
-from airflow_approvals.core.moments import rfc3339
+from airflow_approvals.core.errors import InvalidRequestError, VerificationError
+from airflow_approvals.core.moments import rfc3339, time_of
 from airflow_approvals.evidence.cases import is_refusal
 
 _BODY = 68  # where an entry begins in its line: after `["`, 64 hex digits, `",`
 _BUFFER = 1 << 20
+_LEEWAY = timedelta(minutes=5)  # between the clocks of several servers, and while an entry waits for its turn
 _END = re.compile(
     rb',"index":(\d+),"kind":"([a-z_.]+)","request_id":(?:null|"([^"\\]*)"),"time":"([0-9T:.Z-]+)","v":1\}\]\n'
 )
@@ -61,6 +62,7 @@ class LedgerFile:
         self.period = period
         self.counts: Counter[str] = Counter()  # entries in the period, by kind
         self.entries = 0  # in the whole file
+        self.backdated = 0  # of them, dated clearly earlier than one that stands before them
         self.digests = bytearray()  # leaf hashes of the whole file, 32 bytes each
         self._requests: dict[bytes, _Places] = {}
         self._others = array("Q")  # entries in the period that are about no request that there is
@@ -109,7 +111,7 @@ class LedgerFile:
 
     def _index(self) -> None:
         since, until = (bound.encode() for bound in self.period.bounds)
-        offset = 0
+        offset, latest = 0, b""
         for line in self._stream:
             start, offset = offset, offset + len(line)
             if not line.startswith(b'["'):
@@ -119,6 +121,10 @@ class LedgerFile:
                 raise VerificationError(f"entry {self.entries} has not the form of a ledger entry")
             self.digests += bytes.fromhex(line[2:66].decode())
             self.entries += 1
+            if end[4] >= latest:
+                latest = end[4]
+            else:
+                self.backdated += _is_backdated(end[4], latest)
             if end[2] == b"key.added":
                 self._keys.extend((start, len(line)))
             if end[4] < until:
@@ -147,3 +153,10 @@ class LedgerFile:
             entry: dict[str, Any] = from_json(line[_BODY:-2], cache_strings="keys")
             entry["place"] = (places[place], places[place + 1])
             yield entry
+
+
+def _is_backdated(time: bytes, latest: bytes) -> bool:
+    try:
+        return time_of(latest.decode()) - time_of(time.decode()) > _LEEWAY
+    except InvalidRequestError:
+        return True  # a time that nobody can read could be any

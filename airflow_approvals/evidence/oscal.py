@@ -102,7 +102,8 @@ def _result(
         "uuid": ids.of("result"),
         "title": "Gated actions, decisions and what came of them",
         "description": f"{summary.cases} requests, {summary.approvals} approvals, {summary.published} "
-        f"publications, {summary.refusals} refused attempts.",
+        f"publications, {summary.refusals} refused attempts. Made only because all {summary.entries} entries "
+        f"of the ledger and all {summary.receipts} receipts of these approvals verified.",
         "start": since,
         "end": until,
         "reviewed-controls": {

@@ -144,6 +144,7 @@ def _derive(
         Page() as page,
     ):
         _check_brought(brought, keys, ledger)
+        summary.add_keys(brought.keys() | {report.head.keyid}, ledger)
         summary.add_others(ledger)
         with (
             (out / RECEIPTS).open("wb") as bundles,
@@ -160,7 +161,7 @@ def _derive(
                 page.write(case)
         summary.receipts = receipts.written
         summary.sort()
-        checks = checked(summary, report)
+        checks = checked(summary)
         page.finish(
             out / "index.html",
             summary=summary,

@@ -80,6 +80,7 @@ class Page:
             "report": report,
             "figures": _figures(summary),
             "in_words": _in_words(summary),
+            "receipts": summary.receipts,
             "checks": checks,
             "frameworks": _frameworks(checks),
             "policies": [

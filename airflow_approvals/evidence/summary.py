@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -73,7 +73,13 @@ class Summary:
     pii_after: int = 0
     pii_published: int = 0  # published cases with a PII report
     pii_verified: int = 0
+    entries: int = 0  # in the whole ledger
+    entries_in_order: int = 0  # of time
+    keys: int = 0
+    keys_on_record: int = 0
     refusals: int = 0
+    refusals_entered: int = 0  # entries of the period that record one
+    refusals_told: int = 0  # of those that are listed: who tried what, and why it was refused
     glass_without_reason: int = 0
     standing_grants: int = 0
     standing_unfounded: int = 0
@@ -103,7 +109,9 @@ class Summary:
         for name, notable in _notables(case):
             if notable.at >= since:
                 self.notable[name].append(notable)
-        self.refusals += sum(refusal.at >= since for refusal in case.refusals)
+        for refusal in case.refusals:
+            if refusal.at >= since:
+                self._count_refusal(refusal)
         self.incomplete += not (
             case.kind and case.opened_at and case.policy_digest and (case.task or case.requesters)
         )
@@ -115,16 +123,27 @@ class Summary:
         for found in self.notable.values():
             found.sort(key=lambda each: each.at)
 
+    def add_keys(self, keyids: Collection[str], ledger: LedgerFile) -> None:
+        """Take the keys that have signed, or that came along to be trusted."""
+        self.keys = len(keyids)
+        self.keys_on_record = len(set(keyids) & set(ledger.recorded_keyids()))
+
     def add_others(self, ledger: LedgerFile) -> None:
-        """Take what is about no request: policies, keys, identities, refusals of strangers."""
+        """Take the ledger as a whole, and what is about no request: policies, identities, strangers."""
+        self.entries, self.entries_in_order = ledger.entries, ledger.entries - ledger.backdated
+        self.refusals_entered = sum(count for kind, count in ledger.counts.items() if is_refusal(kind))
         for entry in ledger.earlier_entries():
             self._learn_policies(entry)
         for entry in ledger.other_entries():
             self._learn_policies(entry)
             name, what = _told(entry)
             if is_refusal(entry["kind"]):
-                self.refusals += 1
+                self._count_refusal(refusal_of(entry))
             self.notable[name].append(Notable(at=entry["time"], request_id="", who=entry["actor"], what=what))
+
+    def _count_refusal(self, refusal: Refusal) -> None:
+        self.refusals += 1
+        self.refusals_told += bool(refusal.actor and refusal.attempt and refusal.because)
 
     def _learn_policies(self, entry: dict[str, Any]) -> None:
         if entry["kind"] == "policy.loaded":

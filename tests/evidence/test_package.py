@@ -258,7 +258,7 @@ TAMPERINGS: dict[str, Callable[[Path], None]] = {
     "an action in the table": changed("actions.csv", "big.parquet", "small.parquet"),
     "an emergency taken out of the table": changed("exceptions.csv", "break_glass", "other"),
     "a control's state": changed("oscal.json", "not-satisfied", "satisfied"),
-    "the mapping": changed("controls.yaml", "separation_of_duties", "ledger_intact"),
+    "the mapping": changed("controls.yaml", "separation_of_duties", "single_use"),
     "the head": changed("checkpoint.txt", ORIGIN := "evidence.example", "evidence.exemple"),
     "the keys": changed("keys.json", '"keyid":"', '"keyid":"0'),
     "an entry of the ledger": changed("ledger.jsonl", "mallory", "malory"),
