@@ -90,6 +90,10 @@ class ApprovalsClient:
         body = {"ti_id": ti_id, "published": published, "digest": digest, "detail": detail}
         return _request(self._post(path_of(request_id, "outcome"), body, again=True))
 
+    def is_protected(self, connection: str) -> bool:
+        """Return whether an Airflow connection is for approved tasks alone."""
+        return bool(self._get("/protected", connection=connection)["protected"])
+
     # --- everybody ----------------------------------------------------------------------------------------
 
     def get_request(self, request_id: str) -> RequestDetail:

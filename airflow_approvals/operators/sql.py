@@ -11,8 +11,8 @@ from airflow_approvals.operators.approved import ApprovedOperator
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_approvals.core.model import Action, ApprovalRequest
-    from airflow_approvals.hooks.approvals import Redeemed
+    from airflow_approvals.core.model import Action, ApprovalRequest, Evidence
+    from airflow_approvals.hooks.approvals import ApprovalsHook, Redeemed
     from airflow_approvals.staging.sql import Written
 
 MODES = ("append", "replace")
@@ -24,7 +24,8 @@ class ApprovedSqlWriteOperator(ApprovedOperator):
     The destination that policies match is `sql://<conn_id>/<table>`. Returns `request_id`, `destination`,
     `sha256`, `size` and `rows`. One row for each request goes into the table `approvals_write` beside the
     target, in the same transaction: a later try knows from it whether a worker was lost before or after
-    its COMMIT. It is created where it is missing; the connection needs SELECT and INSERT on it.
+    its COMMIT. It is created where it is missing; the connection needs SELECT and INSERT on it. Another
+    database is refused before anybody is asked; a protected connection can be looked at only afterwards.
 
     :param conn_id: Airflow connection of the database.
     :param table: `name` or `schema.name`; it is there already.
@@ -70,6 +71,10 @@ class ApprovedSqlWriteOperator(ApprovedOperator):
             parameters=parameters,
             justification=self.justification,
         )
+
+    def _evidence(self, hook: ApprovalsHook) -> Evidence:
+        self._check_database(hook)
+        return super()._evidence(hook)
 
     def act(self, context: Context, used: Redeemed) -> dict[str, Any]:
         from airflow.sdk import BaseHook
@@ -122,6 +127,22 @@ class ApprovedSqlWriteOperator(ApprovedOperator):
             f"request {request.id}: the connection to {self.conn_id} broke at COMMIT, and nothing was "
             "written; run this task again"
         ) from unsure
+
+    def _check_database(self, hook: ApprovalsHook) -> None:
+        """Refuse another database before anybody is asked, where its connection may be read by then."""
+        from airflow.sdk import BaseHook
+        from airflow.sdk.exceptions import AirflowRuntimeError
+
+        from airflow_approvals.staging.sql import check_hook
+
+        if hook.client.is_protected(self.conn_id):
+            return
+        try:
+            database = BaseHook.get_hook(self.conn_id)
+        except (PermissionError, AirflowRuntimeError) as sealed:  # Airflow 3.3, 3.1; the policy says not
+            self.log.info("%s is not read before the approval: %s", self.conn_id, type(sealed).__name__)
+            return
+        check_hook(database)
 
     def _settle(self, request: ApprovalRequest) -> Written | None:
         from airflow.sdk import BaseHook

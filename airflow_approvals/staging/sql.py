@@ -113,6 +113,17 @@ def write_table(
     return Written(rows=expected.rows, sha256=expected.sha256)
 
 
+def check_hook(hook: Any) -> None:
+    """Raise `ConfigurationError` where a hook is known to be of another database; opens no connection.
+
+    Hooks that come with none of Airflow's providers are left to the write, which looks at their connection.
+    """
+    modules = [cls.__module__.split(".") for cls in type(hook).__mro__]
+    providers = {names[2] for names in modules if names[:2] == ["airflow", "providers"]} - {"common"}
+    if providers and not providers & {"postgres", "sqlite"}:
+        raise _unsupported(type(hook).__name__)
+
+
 def settle_write(*, hook: Any, table: str, request_id: str) -> Written | None:
     """Return what the request has written into `table`, or None: nothing, and it never will.
 
@@ -232,7 +243,12 @@ def _loader_for(connection: Any) -> Loader:
         from airflow_approvals.staging.sql_postgres import PostgresLoader
 
         return PostgresLoader(connection)
-    raise ConfigurationError(
-        f"a connection of {type(connection).__module__} cannot be written to; expected PostgreSQL (psycopg, "
-        "psycopg2) or SQLite (sqlite3): one transaction around everything is proven for these alone"
+    raise _unsupported(type(connection).__module__)
+
+
+def _unsupported(found: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"a connection of {found} cannot be written to; expected PostgreSQL (psycopg, psycopg2) or SQLite "
+        "(sqlite3): one transaction around everything is proven for these alone; name a connection of one "
+        "of them, or put the gate around an operator of that database: gated(...)"
     )

@@ -20,7 +20,13 @@ from airflow_approvals.service import Service
 from airflow_approvals.web.api import Call, ThisCall
 from airflow_approvals.web.auth import AuthenticatedRoute
 from airflow_approvals.web.backend import now
-from airflow_approvals.web.callers import check_auditor, policy_file_or_none, the_user, visibility_of
+from airflow_approvals.web.callers import (
+    check_auditor,
+    policy_file_or_none,
+    the_task,
+    the_user,
+    visibility_of,
+)
 from airflow_approvals.web.events import MAX_ENTRIES, event_of
 from airflow_approvals.web.export import export_chunks, receipt_lines
 from airflow_approvals.web.ledger import bundle_of, ensure_checkpoint, public_keys
@@ -166,6 +172,16 @@ async def receipts(
 async def keys(call: ThisCall) -> JSONResponse:
     """Return the public keys that have signed here, the newest first; workers verify receipts with them."""
     return JSONResponse({"keys": await call.backend.run(lambda: public_keys(call.backend.service))})
+
+
+@router.get("/protected")
+async def protected(
+    call: ThisCall, connection: Annotated[str, Query(min_length=1, max_length=250)]
+) -> JSONResponse:
+    """Tell a task whether a connection is for approved tasks alone; to try it without would go on record."""
+    the_task(call.caller, None)
+    found = await call.backend.run(lambda: call.backend.service.find_protection("connection", connection))
+    return JSONResponse({"protected": found is not None})
 
 
 @router.get("/health")

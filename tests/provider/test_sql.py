@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, BaseHook
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.execution_time.comms import ErrorResponse
 
 from airflow_approvals.core.errors import LostWriteError, ServiceUnavailableError
 from airflow_approvals.core.model import ApprovalRequest, State
@@ -20,7 +22,7 @@ from airflow_approvals.operators.gate import ApprovalGateOperator
 from airflow_approvals.operators.sql import ApprovedSqlWriteOperator
 from airflow_approvals.staging.sql import write_table
 from tests.provider.runs import Runs, approve, deny
-from tests.provider.site import Site
+from tests.provider.site import POLICY, Site
 
 pytestmark = pytest.mark.airflow
 
@@ -93,6 +95,63 @@ def test_a_gate_upstream_names_the_same_write(runs: Runs, staged: Path, crm: sql
         )
     run = runs.test(dag)
     assert run.states == {"gate": "success", "load": "success"}
+    assert len(rows(crm)) == 3
+
+
+def test_another_database_is_refused_before_anybody_is_asked(
+    runs: Runs, staged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_FEED", json.dumps({"conn_type": "http", "host": "feed.invalid"}))
+    run = runs.test(write_dag("other_database", staged, conn_id="feed"))
+    assert run.states == {"load": "failed"}
+    assert not runs.site.requests_of(run.run_id)
+
+
+def reads_of(monkeypatch: pytest.MonkeyPatch, *, sealed: type[Exception] | None = None) -> list[str]:
+    """Note whatever connection is read; the first read is refused as that of a sealed one, if so told."""
+    read: list[str] = []
+    get_hook = BaseHook.get_hook
+
+    def noted(conn_id: str, **kwargs: Any) -> Any:
+        read.append(conn_id)
+        if sealed is not None and len(read) == 1:
+            raise sealed(ErrorResponse(error=ErrorType.API_SERVER_ERROR))
+        return get_hook(conn_id, **kwargs)
+
+    monkeypatch.setattr(BaseHook, "get_hook", noted)
+    return read
+
+
+def test_a_protected_connection_is_not_read_before_the_approval(
+    runs: Runs, staged: Path, crm: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.site.put_policy(f'{POLICY}protected_connections: ["cr*"]\n')
+    read = reads_of(monkeypatch)
+    unread: list[bool] = []
+
+    def look_then_approve(site: Site, request: ApprovalRequest) -> None:
+        unread.append(not read)
+        approve(site, request)
+
+    run = runs.test(write_dag("protected", staged), look_then_approve)
+    assert run.states == {"load": "success"}
+    assert unread == [True]
+    assert "crm" in read
+    assert len(rows(crm)) == 3
+
+
+@pytest.mark.parametrize("sealed", [PermissionError, AirflowRuntimeError])
+def test_a_sealed_connection_is_looked_at_when_it_is_approved(
+    runs: Runs,
+    staged: Path,
+    crm: sqlite3.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    sealed: type[Exception],
+) -> None:
+    read = reads_of(monkeypatch, sealed=sealed)
+    run = runs.test(write_dag("sealed", staged))
+    assert run.states == {"load": "success"}
+    assert len(read) > 1
     assert len(rows(crm)) == 3
 
 

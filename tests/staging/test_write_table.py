@@ -26,7 +26,7 @@ from airflow_approvals.core.errors import (
     SourceUnreadableError,
 )
 from airflow_approvals.staging.snapshot import snapshot
-from airflow_approvals.staging.sql import write_table
+from airflow_approvals.staging.sql import check_hook, write_table
 from airflow_approvals.staging.sql_tables import split_table_name
 from tests.staging.databases import Connect, is_sqlite, run
 from tests.staging.samples import CANARY, ROWS, SUFFIXES, write_dataset, write_parts
@@ -248,6 +248,29 @@ def test_a_trigger_that_drops_rows_is_found(connect: Connect, tmp_path: Path) ->
     with pytest.raises(DigestMismatchError, match=f"{ROWS - 1} arrived"):
         write_table(str(source), expected=snapshot(str(source)), hook=connect(), table="t")
     assert run(connect, "SELECT count(*) FROM t") == [(0,)]
+
+
+HOOKS = {
+    "PostgreSQL": ("airflow.providers.postgres.hooks.postgres", True),
+    "SQLite": ("airflow.providers.sqlite.hooks.sqlite", True),
+    "nobody's provider": ("our.own.hooks", True),
+    "MySQL": ("airflow.providers.mysql.hooks.mysql", False),
+    "SQL Server": ("airflow.providers.microsoft.mssql.hooks.mssql", False),
+    "no database at all": ("airflow.providers.http.hooks.http", False),
+}
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["stock", "made of it"])
+@pytest.mark.parametrize(("module", "fits"), HOOKS.values(), ids=HOOKS.keys())
+def test_another_database_is_known_by_its_hook_alone(module: str, fits: bool, own: bool) -> None:
+    common = type("DbApiHook", (), {"__module__": "airflow.providers.common.sql.hooks.sql"})
+    stock = type("StockHook", (common,), {"__module__": module})
+    hook = type("OwnHook", (stock,), {"__module__": "our.own"})() if own else stock()
+    if fits:
+        check_hook(hook)
+        return
+    with pytest.raises(ConfigurationError, match=r"expected PostgreSQL .* name a connection of one of them"):
+        check_hook(hook)
 
 
 def test_other_databases_modes_and_mappings_are_refused(connect: Connect, tmp_path: Path) -> None:

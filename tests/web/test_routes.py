@@ -10,7 +10,7 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from airflow_approvals.core.errors import error_types
+from airflow_approvals.core.errors import InvalidRequestError, NotAllowedError, error_types
 from airflow_approvals.core.worker_token import LINEAGE, WorkerClaims, issue_worker_token, worker_key
 from airflow_approvals.web.app import create_app
 from airflow_approvals.web.problems import STATUS, status_of
@@ -203,6 +203,21 @@ def test_an_id_that_is_none_is_not_found_or_not_understood(shared: Site) -> None
     for path, status in ((NOBODY, 404), ("x" * 300, 422), ("..%2f..%2fetc", 404)):
         answer = http.get(f"{shared.base_url}{API}/requests/{path}", headers=headers)
         assert answer.status_code == status, path
+
+
+def test_a_task_is_told_what_is_protected_and_nobody_else(site: Site) -> None:
+    with site.policy_file.open("a") as file:
+        file.write('\nprotected_connections: ["prod_*"]\n')
+    with site.worker(site.add_task()) as worker:
+        assert worker.is_protected("prod_db")
+        assert not worker.is_protected("dev_db")
+        for name in ("", "x" * 251):
+            with pytest.raises(InvalidRequestError):
+                worker.is_protected(name)
+    for caller in (site.reader(), site.person("root")):
+        with caller, pytest.raises(NotAllowedError):
+            caller.is_protected("prod_db")
+    assert "attempt.refused" not in {entry["kind"] for entry in site.ledger()}
 
 
 def test_a_fault_tells_nothing_of_the_inside(
