@@ -2,6 +2,10 @@
 
 The gate protects nothing by itself: the write redeems the approval for exactly the bytes that it writes.
 Whoever marks the gate successful gets a write that refuses.
+
+On an Airflow of your own: set the Variable `staging_folder` and put `customers.csv` into it, make a
+connection `crm` to a PostgreSQL or SQLite database with a table `customers`, and let a policy cover the
+action `write` to `sql://crm/customers`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 
 Each stays the same task, with the same id and dependencies. Approvers see the operator, digests of its
 rendered fields, and the fields named in `show`.
+
+On an Airflow of your own: set the Variable `staging_folder` and put `customers.csv` into it, and let
+policies cover the action `delete` to `warehouse://crm` and `write` to `sftp://partner/in/customers.csv`. The
+tasks only stand for real ones: `drop_table` drops nothing, and `hand_over` copies on the worker.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Wait for an approval that somebody has asked for through the API or the command line, and act on it.
 
-Trigger it with the id of the request: `airflow dags trigger wait_for_grant --conf '{"request_id": "..."}'`.
+Ask with `airflow approvals request --kind grant --destination role://reader`, where a policy covers that, and
+trigger it with the id of the request: `airflow dags trigger wait_for_grant --conf '{"request_id": "..."}'`.
 """
 
 from __future__ import annotations

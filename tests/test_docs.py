@@ -78,16 +78,9 @@ def our_app() -> FastAPI:
     return create_app(never, read_settings(), MagicMock())
 
 
-def expected_routes() -> list[list[str]]:
+def expected_calls() -> list[str]:
     paths = our_app().openapi()["paths"]
-    return [
-        [
-            f"`{method.upper()} {path.removeprefix(API)}`",
-            call["description"].partition("\n\n")[0].replace("\n", " "),
-        ]
-        for path, calls in paths.items()
-        for method, call in calls.items()
-    ]
+    return sorted(f"`{method.upper()} {path.removeprefix(API)}`" for path in paths for method in paths[path])
 
 
 def expected_commands() -> list[list[str]]:
@@ -182,7 +175,7 @@ def test_the_exit_codes_are_those_of_the_command_line() -> None:
 
 
 def test_the_calls_are_those_of_the_rest_api() -> None:
-    assert table("routes", REFERENCE) == expected_routes()
+    assert sorted(row[0] for row in table("routes", REFERENCE)) == expected_calls()
 
 
 def test_every_address_of_ours_is_a_route() -> None:

@@ -145,10 +145,12 @@ def _policy_findings(path: Path) -> Iterator[Finding]:
     except ApprovalsError as error:
         yield Finding(subject="policy file", level="wrong", text=str(error))
         return
+    count = len(policy_file.policies)
+    policies = "1 policy" if count == 1 else f"{count} policies"
     yield Finding(
         subject="policy file",
         level="ok",
-        text=f"{path}: {len(policy_file.policies)} policies, digest {policy_file.digest[:16]}",
+        text=f"{path}: {policies}, digest {policy_file.digest[:16]}",
     )
     for notice in policy_file.notices():
         yield Finding(subject="policy file", level="note", text=notice)

@@ -25,6 +25,9 @@ class ApprovedExportOperator(ApprovedOperator):
     :param destination: path or URI that appears.
     :param destination_conn_id: Airflow connection of an object store.
     :param overwrite: replace what is there; otherwise it is kept, and the export fails.
+
+    The others (`source`, `justification`, `policy`, `pii_report`, `on_denied`, ...) are those of
+    `ApprovedOperator`.
     """
 
     template_fields: Sequence[str] = (*ApprovedOperator.template_fields, "destination", "destination_conn_id")

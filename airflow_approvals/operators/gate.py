@@ -31,7 +31,7 @@ class ApprovalGateOperator(BaseOperator):
     :param destination: where it goes, or what is acted upon, as a URI.
     :param parameters: what else is to be approved; the task that acts names the same.
 
-    The others are those of `ApprovedExportOperator`.
+    The others are those of `ApprovedOperator`.
     """
 
     template_fields: Sequence[str] = (

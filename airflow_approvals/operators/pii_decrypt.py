@@ -28,6 +28,8 @@ class PiiDecryptOperator(ApprovedOperator):
     :param keys_conn_id: Airflow connection with the keys, see `PiiMaskOperator`.
     :param key_file: or the file with them.
     :param overwrite: replace what is there; otherwise it is kept, and the task fails.
+
+    The others (`source`, `justification`, `policy`, `on_denied`, ...) are those of `ApprovedOperator`.
     """
 
     template_fields: Sequence[str] = (

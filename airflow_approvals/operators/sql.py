@@ -31,6 +31,9 @@ class ApprovedSqlWriteOperator(ApprovedOperator):
     :param table: `name` or `schema.name`; it is there already.
     :param mode: `append`, or `replace`: the rows that are there go, in the same transaction.
     :param column_names: names of the table by names of the source, where they differ.
+
+    The others (`source`, `justification`, `policy`, `pii_report`, `on_denied`, ...) are those of
+    `ApprovedOperator`.
     """
 
     template_fields: Sequence[str] = (*ApprovedOperator.template_fields, "conn_id", "table")
