@@ -55,6 +55,8 @@ MAX_HOLD = 60.0
 """Seconds that an answer waits for its task to pause; then whoever answered is told to do it again."""
 LOOK_AGAIN = 1.0
 """Seconds between two looks at a task that has not paused yet."""
+AGAIN = (1.0, 2.0, 4.0)
+"""Seconds before an answer is handed on again that Airflow failed to take: its database may be busy."""
 ON_ITS_WAY = ("queued", "running")
 """States of a task that has asked and not paused yet."""
 
@@ -204,8 +206,7 @@ class AnswerGuard:
     async def _hand_on(
         self, scope: Scope, body: bytes, send: Send, ti_id: str, request: ApprovalRequest
     ) -> None:
-        answer = Answer()
-        await self._app(scope, _replay(body), answer.take)
+        answer = await self._handed_on(scope, body)
         given = 200 <= answer.status < 300
         if request.state is State.REDEEMED:
             service, now = self._backend.service, datetime.now(UTC)
@@ -219,6 +220,19 @@ class AnswerGuard:
             except ApprovalsError as trouble:
                 log.warning("request %s: its outcome could not be reported: %s", request.id, trouble)
         await answer.give(send)
+
+    async def _handed_on(self, scope: Scope, body: bytes) -> Answer:
+        """Return Airflow's word on the answer; after a failure of its own it is asked again."""
+        for pause in (*AGAIN, 0.0):
+            answer = Answer()
+            await self._app({**scope}, _replay(body), answer.take)
+            if answer.status < 500 or not pause:
+                break
+            await self._pause(pause)
+            seen = await self._asked(scope)
+            if seen.status == 200 and _is_given(json.loads(seen.body), json.loads(body)):
+                return seen  # it was taken, and the word of that was lost
+        return answer
 
     async def _of_task(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Whoever may not even read it has no token that Airflow takes: then nothing is put on record.
@@ -240,6 +254,10 @@ class AnswerGuard:
 
 
 _STATUS: dict[type[ApprovalsError], int] = {InvalidRequestError: 400, ServiceUnavailableError: 503}
+
+
+def _is_given(detail: dict[str, Any], answer: dict[str, Any]) -> bool:
+    return bool(detail["response_received"]) and detail["chosen_options"] == answer["chosen_options"]
 
 
 def _answer_in(body: bytes, question: Question) -> tuple[tuple[str, ...], Any]:

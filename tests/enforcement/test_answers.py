@@ -43,6 +43,9 @@ class FakeAirflow:
         self.subject = "Send the letters?"
         self.given: list[dict[str, Any]] = []
         self.refuses = False
+        self.fails: list[
+            str
+        ] = []  # what it answers 500 to, one call each: before or after it took the answer
         self.asked_at = utc_now() - timedelta(minutes=1)
         self.states: list[str | None] = ["awaiting_input"]  # one for each look, the last for all after it
         self.app = FastAPI()
@@ -61,14 +64,12 @@ class FakeAirflow:
                 "options": ["Approve", "Reject", "Later"],
                 "subject": self.subject,
                 "response_received": bool(self.given),
+                "chosen_options": self.given[-1]["chosen_options"] if self.given else None,
             }
 
         @self.app.patch(path)
         async def _answer(dag_id: str, map_index: int, request: Request) -> Any:
-            if self.refuses:
-                raise HTTPException(403, "not a respondent")
-            self.given.append(await request.json())
-            return self.given[-1]
+            return self._take(await request.json())
 
         @self.app.get("/execution/hitlDetails/{ti_id}")
         def _own(ti_id: str, authorization: Annotated[str, Header()]) -> Any:
@@ -80,6 +81,19 @@ class FakeAirflow:
         async def _by_task(ti_id: str, request: Request) -> Any:
             self.given.append(await request.json())
             return {}
+
+    def _take(self, answer: Any) -> Any:
+        fails = self.fails.pop(0) if self.fails else ""
+        if self.refuses:
+            raise HTTPException(403, "not a respondent")
+        if fails == "before":
+            raise HTTPException(500, "database is locked")
+        if self.given:
+            raise HTTPException(409, "already answered")
+        self.given.append(answer)
+        if fails == "after":
+            raise HTTPException(500, "database is locked")
+        return answer
 
 
 class Governed:
@@ -215,6 +229,29 @@ def test_an_answer_that_airflow_refuses_is_on_record_as_failed(governed: Governe
     governed.airflow.refuses = True
     assert governed.answer("single", "alice").status_code == 403
     assert governed.states("single") == [State.FAILED]
+
+
+@pytest.mark.parametrize(
+    "fails", [["before"], ["before"] * len(answers.AGAIN), ["after"], ["before", "after"]]
+)
+def test_an_answer_that_airflow_failed_to_take_is_handed_on_again_and_once(
+    governed: Governed, fails: list[str]
+) -> None:
+    governed.airflow.fails = list(fails)
+    assert governed.answer("single", "alice").status_code == 200
+    assert governed.airflow.given == [{"chosen_options": ["Approve"], "params_input": {}}]
+    assert governed.paused == list(answers.AGAIN[: len(fails)])
+    assert governed.states("single") == [State.COMPLETED]
+    assert governed.kinds().count("vote.cast") == 1
+
+
+def test_an_airflow_that_goes_on_failing_is_on_record_and_may_be_answered_anew(governed: Governed) -> None:
+    governed.airflow.fails = ["before"] * (len(answers.AGAIN) + 1)
+    assert governed.answer("single", "alice").status_code == 500
+    assert not governed.airflow.given
+    assert governed.states("single") == [State.FAILED]
+    assert governed.answer("single", "alice").status_code == 200
+    assert sorted(governed.states("single")) == [State.COMPLETED, State.FAILED]
 
 
 def test_an_approval_through_another_channel_is_handed_on_by_the_next_answer(governed: Governed) -> None:
