@@ -70,6 +70,64 @@ def test_a_command_that_a_function_makes_is_run_once_approved(runs: Runs, tmp_pa
     assert made.read_text() == "done\n"
 
 
+# --- hooks run before anybody is asked: what they make of the task is what is asked for -------------------
+
+
+def test_a_task_whose_condition_does_not_hold_is_not_asked_for(runs: Runs) -> None:
+    with DAG("condition") as dag:
+
+        @gated
+        @task.run_if(lambda context: False)
+        @task
+        def act() -> None:
+            ACTS.append("acted")
+
+        act()
+    run = runs.test(dag)
+    assert run.states == {"act": "skipped"}
+    assert not runs.site.requests_of(run.run_id)
+    assert not ACTS
+
+
+class Sends(BaseOperator):
+    """Notes where it sends to."""
+
+    template_fields = ("to",)
+
+    def __init__(self, *, to: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.to = to
+
+    def execute(self, context: Any) -> None:
+        ACTS.append(self.to)
+
+
+TOLD: dict[str, tuple[list[str], str, list[str], State]] = {
+    "the same again": (["a", "a"], "success", ["a"], State.COMPLETED),
+    "another one once it is approved": (["a", "b"], "failed", [], State.APPROVED),
+}
+
+
+@pytest.mark.parametrize(("told", "state", "acts", "ended"), TOLD.values(), ids=TOLD.keys())
+def test_what_a_hook_makes_of_a_task_is_what_is_approved(
+    runs: Runs, told: list[str], state: str, acts: list[str], ended: State
+) -> None:
+    left = iter(told)
+
+    def hook(context: Any) -> None:
+        context["task"].to = next(left)
+
+    with DAG("hooked") as dag:
+        gated(Sends(task_id="act", to="nobody", pre_execute=hook), show=["to"])
+    run = runs.test(dag)
+    assert run.states == {"act": state}
+    assert acts == ACTS
+    (request,) = runs.site.requests_of(run.run_id)
+    assert request.state is ended
+    assert request.action.parameters is not None
+    assert request.action.parameters["task"]["shown"] == {"to": "a"}
+
+
 def test_a_no_skips_everything_downstream_but_teardowns(runs: Runs) -> None:
     with DAG("denied_torn_down") as dag:
         start, end = Note(task_id="start"), Note(task_id="end")
