@@ -126,10 +126,14 @@ class Cluster:
         return done.stdout
 
     def api(self, method: str, path: str, *, user: str = "admin", **kwargs: Any) -> httpx.Response:
+        """Call Airflow, again while it fails: SQLite has one writer, and it gives up its turn after 5 s."""
         headers = {"Authorization": f"Bearer {self.site.tokens[user]}"}
-        return httpx.request(
-            method, f"{self.site.base_url}/api/v2{path}", headers=headers, timeout=90, **kwargs
-        )
+        url = f"{self.site.base_url}/api/v2{path}"
+        for _ in range(5):
+            answer = httpx.request(method, url, headers=headers, timeout=90, **kwargs)
+            if answer.status_code < 500:
+                break
+        return answer
 
     def trigger(self, dag_id: str) -> None:
         body = {"dag_run_id": dag_id, "logical_date": None}

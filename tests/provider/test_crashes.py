@@ -212,12 +212,12 @@ class Cluster:
             return
         # Its scheduler would end a run whose only task was cleared while it decided that the run has failed.
         self._until(f"{run_id} has failed", lambda: self.run_state(dag_id, run_id) == "failed")
-        httpx.post(
-            f"{self.site.base_url}/api/v2/dags/{dag_id}/clearTaskInstances",
-            json={"dry_run": False, "dag_run_id": run_id, "task_ids": ["publish"], "reset_dag_runs": True},
-            headers=self._headers(),
-            timeout=60,
-        ).raise_for_status()
+        body = {"dry_run": False, "dag_run_id": run_id, "task_ids": ["publish"], "reset_dag_runs": True}
+        url = f"{self.site.base_url}/api/v2/dags/{dag_id}/clearTaskInstances"
+        self._until(
+            f"{run_id} is cleared",
+            lambda: httpx.post(url, json=body, headers=self._headers(), timeout=60).status_code == 200,
+        )
 
     def wait_for_request(self, run_id: str, count: int) -> ApprovalRequest:
         """Return the latest of the run's requests, once it waits and there are this many."""
