@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from airflow_approvals.core.assignment import assign
@@ -11,6 +12,9 @@ from airflow_approvals.core.errors import NoPolicyError
 from airflow_approvals.core.expressions import ExpressionError, is_true
 from airflow_approvals.core.model import Person, Verdict, Vote
 from airflow_approvals.core.policy import Policy, PolicyFile, Rule
+
+_Members = Callable[[str], frozenset[Person]]
+"""Who is in a group."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +66,32 @@ def progress_of(
     person counts once, for one rule. A rule whose `when` cannot be evaluated applies. When no rule applies,
     one approval by any group of the policy is needed: no votes are never enough.
     """
+    return _progress(policy, partial(_members, policy_file), votes, variables, barred)
+
+
+def progress_on_record(
+    policy: Policy, votes: Sequence[Vote], variables: Mapping[str, Any], *, barred: Collection[Person] = ()
+) -> Progress:
+    """Return the same for votes of the past: their voters are in the groups that each vote has on record."""
+
+    def members(group: str) -> frozenset[Person]:
+        return frozenset(vote.voter for vote in votes if group in vote.groups)
+
+    return _progress(policy, members, votes, variables, barred)
+
+
+def _progress(
+    policy: Policy,
+    members: _Members,
+    votes: Sequence[Vote],
+    variables: Mapping[str, Any],
+    barred: Collection[Person],
+) -> Progress:
     denied = {vote.voter for vote in votes if vote.verdict is not Verdict.APPROVE}
     approved = {vote.voter for vote in votes} - denied - set(barred)
-    rules = [_RuleInForce.of(rule, policy_file, variables) for rule in policy.require]
+    rules = [_RuleInForce.of(rule, members, variables) for rule in policy.require]
     if not any(rule.applies for rule in rules):
-        rules.append(_any_group(policy, policy_file))
+        rules.append(_any_group(policy, members))
     places = [rule.members & approved for rule in rules if rule.applies for _ in range(rule.needed)]
     filled = iter(assign(places))
     return Progress(
@@ -113,9 +138,10 @@ def check_can_be_met(
     if any(group.slack_usergroup for group in groups):
         return
     everybody = set(possible_approvers(policy_file, policy, barred=barred))
-    rules = [_RuleInForce.of(rule, policy_file, variables) for rule in policy.require]
+    members = partial(_members, policy_file)
+    rules = [_RuleInForce.of(rule, members, variables) for rule in policy.require]
     if not any(rule.applies for rule in rules):
-        rules = [_any_group(policy, policy_file)]
+        rules = [_any_group(policy, members)]
     places = [rule.members & everybody for rule in rules if rule.applies for _ in range(rule.needed)]
     can_be_filled = sum(person is not None for person in assign(places))
     if can_be_filled < len(places):
@@ -137,14 +163,14 @@ class _RuleInForce:
     members: frozenset[Person]
 
     @classmethod
-    def of(cls, rule: Rule, policy_file: PolicyFile, variables: Mapping[str, Any]) -> _RuleInForce:
+    def of(cls, rule: Rule, members: _Members, variables: Mapping[str, Any]) -> _RuleInForce:
         applies, because = _applies(rule, variables)
         return cls(
             group=rule.group,
             needed=rule.approvals,
             applies=applies,
             because=because,
-            members=_members(policy_file, rule.group),
+            members=members(rule.group),
         )
 
 
@@ -158,13 +184,13 @@ def _applies(rule: Rule, variables: Mapping[str, Any]) -> tuple[bool, str]:
     return holds, f"{rule.when!r} {'holds' if holds else 'does not hold'}"
 
 
-def _any_group(policy: Policy, policy_file: PolicyFile) -> _RuleInForce:
+def _any_group(policy: Policy, members: _Members) -> _RuleInForce:
     return _RuleInForce(
         group=" or ".join(policy.approver_groups),
         needed=1,
         applies=True,
         because="no rule applies, and nobody's yes is never enough",
-        members=frozenset(possible_approvers(policy_file, policy)),
+        members=frozenset().union(*map(members, policy.approver_groups)),
     )
 
 

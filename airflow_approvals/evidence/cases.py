@@ -20,6 +20,7 @@ class Answer:
     reason: str
     groups: tuple[str, ...]
     is_own: bool  # by somebody who asked
+    vote: dict[str, Any]  # as it stands in the ledger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,7 @@ class Case:
     rows: int | None = None
     size: int | None = None  # bytes
     digests: tuple[str, ...] = ()  # SHA-256 of the datasets
+    asked: dict[str, Any] = field(default_factory=dict)  # action and evidence, as they stand in the ledger
     action_digest: str = ""  # of all that was asked for
     pii: Pii | None = None
     answers: list[Answer] = field(default_factory=list)
@@ -160,6 +162,7 @@ _Teller = Callable[[Case, dict[str, Any], dict[str, Any]], None]
 def _opened(case: Case, entry: dict[str, Any], data: dict[str, Any]) -> None:
     action, evidence, origin = data["action"], data["evidence"], data.get("origin")
     case.opened_at, case.action_digest = entry["time"], data["action_digest"]
+    case.asked = {"action": action, "evidence": evidence}
     case.requesters = tuple(data["requesters"])
     if origin:
         mapped = f" [{origin['map_index']}]" if origin["map_index"] >= 0 else ""
@@ -200,6 +203,7 @@ def _voted(case: Case, entry: dict[str, Any], data: dict[str, Any]) -> None:
             reason=vote["reason"],
             groups=tuple(vote["groups"]),
             is_own=vote["voter"] in case.requesters,
+            vote=vote,
         )
     )
 

@@ -94,6 +94,12 @@ _CHECKS: dict[str, _Check] = {
         count=lambda summary: (summary.approved_by_entitled, summary.approvals),
         told="{found} of {of} approvals were given for groups that the policy of the day names.",
     ),
+    "rules_met": _Check(
+        title="Was every rule of the policy met, by different people?",
+        count=lambda summary: (summary.rules_met, summary.approved_by_votes),
+        told="{found} of {of} approvals by votes meet every rule on record, by different people, each in the "
+        "rule's group at the time of their vote. The gate's own evaluation was run again for this.",
+    ),
     "emergencies_explained": _Check(
         title="Does every emergency have a name and a reason?",
         count=lambda summary: (

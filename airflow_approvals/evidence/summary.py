@@ -12,6 +12,7 @@ from airflow_approvals.core.canonical import digest_of
 from airflow_approvals.core.moments import time_of
 from airflow_approvals.evidence.cases import Case, Refusal, case_of, is_refusal, refusal_of
 from airflow_approvals.evidence.ledger_file import LedgerFile
+from airflow_approvals.evidence.quorum import Quorum, quorum_of
 from airflow_approvals.evidence.reports import total
 from airflow_approvals.evidence.words import counted, quoted
 
@@ -59,6 +60,8 @@ class Summary:
     approvals: int = 0  # with a decision in the period or before, on cases of the period
     approved_by_others: int = 0
     approved_by_entitled: int = 0
+    approved_by_votes: int = 0  # their own, or those on a standing approval
+    rules_met: int = 0  # of those
     denied: int = 0
     states: Counter[str] = field(default_factory=Counter)
     channels: Counter[str] = field(default_factory=Counter)
@@ -89,6 +92,7 @@ class Summary:
     notable: dict[str, list[Notable]] = field(default_factory=lambda: {name: [] for name in SECTIONS})
     rules: dict[str, dict[str, Any]] = field(default_factory=dict)  # of every policy on record, by digest
     applied: Counter[tuple[str, str]] = field(default_factory=Counter)  # cases by policy and its digest
+    _quorums: dict[str, Quorum | None] = field(default_factory=dict)  # of `rules`, once one is needed
     _standings: dict[str, Case | None] = field(default_factory=dict)
 
     def add(self, case: Case, ledger: LedgerFile) -> None:
@@ -155,6 +159,9 @@ class Summary:
         self.approvals += 1
         self.approved_by_others += not (case.own_approvals or case.own_grants)
         self.approved_by_entitled += self._is_entitled(case)
+        if case.glass is None:
+            self.approved_by_votes += 1
+            self.rules_met += self._meets_rules(case, ledger)
         if case.granted is None:
             return
         self.grants[case.granted["kind"]] += 1
@@ -177,14 +184,21 @@ class Summary:
         approvals = [answer for answer in case.answers if answer.verdict == "approve"]
         return bool(approvals) and all(asked & set(answer.groups) for answer in approvals)
 
+    def _meets_rules(self, case: Case, ledger: LedgerFile) -> bool:
+        """Return whether different people met every rule; for a grant, those whose votes it rests on."""
+        digest, answers = case.policy_digest, case.answers
+        if digest not in self._quorums:
+            self._quorums[digest] = quorum_of(self.rules.get(digest))
+        if case.granted is not None:
+            standing = self._standing_of(case, ledger)
+            voted = standing.answers if standing is not None else []
+            answers = [answer for answer in voted if answer.voter in case.granted["by"]]
+        quorum = self._quorums[digest]
+        return quorum is not None and quorum.is_met(case, answers)
+
     def _is_founded(self, case: Case, ledger: LedgerFile) -> bool:
         """Return whether the standing approval that a grant names was in force, and is the very one."""
-        grant = case.granted or {}
-        name = grant["standing_id"] or ""
-        if name not in self._standings:
-            known = ledger.knows(name)
-            self._standings[name] = case_of(name, ledger.entries_of(name)) if known else None
-        standing = self._standings[name]
+        grant, standing = case.granted or {}, self._standing_of(case, ledger)
         return (
             standing is not None
             and standing.standing is not None
@@ -195,6 +209,13 @@ class Summary:
             < time_of(standing.decided_at) + timedelta(days=standing.standing["days"])
             and not (standing.ended_at and standing.ended_at < case.decided_at)
         )
+
+    def _standing_of(self, case: Case, ledger: LedgerFile) -> Case | None:
+        name = (case.granted or {}).get("standing_id") or ""
+        if name not in self._standings:
+            known = ledger.knows(name)
+            self._standings[name] = case_of(name, ledger.entries_of(name)) if known else None
+        return self._standings[name]
 
     def _count_outcome(self, case: Case) -> None:
         if not case.published:

@@ -34,6 +34,7 @@ from airflow_approvals.core.model import (
     digest_of_action,
     to_json,
 )
+from airflow_approvals.core.policy import digest_of_policy, parse_policy_file
 from airflow_approvals.core.receipt import payload_sha256, sign_receipt, statement_of
 from airflow_approvals.keys import KeySigner, load_signer
 from airflow_approvals.service.cases import draft_entry
@@ -41,12 +42,13 @@ from airflow_approvals.store.requests import columns_of
 from airflow_approvals.store.schema import create_tables
 from airflow_approvals.store.sql import SqlStore, create_store
 from airflow_approvals.store.tables import checkpoints, ledger_entries, ledger_head, ledger_nodes, requests
-from tests.evidence.conftest import an_export
+from tests.evidence.conftest import POLICY, an_export
 from tests.store.samples import a_request, decided
 
 ORIGIN = "bench.example/approvals"
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 DECISIONS = 100_000
+POLICIES = parse_policy_file(POLICY, name="policy.yaml")
 _BATCH = 2_000
 
 
@@ -62,8 +64,8 @@ def figures(decisions: int = DECISIONS) -> dict[str, float]:
             [sys.executable, "-m", "tests.bench.evidence", folder], capture_output=True, text=True, check=True
         )
         measured = json.loads(done.stdout.splitlines()[-1])
-    if measured.pop("approvals") != decisions:
-        raise AssertionError(f"expected {decisions} approvals in the report")
+    if (measured.pop("approvals"), measured.pop("rules_met")) != (decisions, decisions):
+        raise AssertionError(f"expected {decisions} approvals in the report, all by their rules")
     seconds = measured.pop("seconds")
     return {
         "evidence_s_100000": round(seconds * DECISIONS / decisions, 1),
@@ -81,8 +83,9 @@ def fill(store: SqlStore, signer: KeySigner, decisions: int) -> int:
         entries: list[dict[str, Any]] = []
         nodes: list[dict[str, Any]] = []
         for number in range(start, min(start + _BATCH, decisions)):
-            request, drafts = _decision(number, frontier.size, signer)
-            for draft in drafts:
+            loaded = [] if number else [_policy_loaded()]
+            request, drafts = _decision(number, frontier.size + len(loaded), signer)
+            for draft in (*loaded, *drafts):
                 body = entry_body(draft, frontier.size)
                 entries.append(
                     {"idx": frontier.size, "kind": draft.kind, "request_id": draft.request_id, "body": body}
@@ -108,6 +111,12 @@ def fill(store: SqlStore, signer: KeySigner, decisions: int) -> int:
     return frontier.size
 
 
+def _policy_loaded() -> EntryDraft:
+    rules = [policy.model_dump(mode="json") for policy in POLICIES.policies]
+    facts = {"digest": POLICIES.digest, "policies": [rule["name"] for rule in rules], "rules": rules}
+    return EntryDraft(kind="policy.loaded", request_id=None, actor="service", time=BEGIN, data=facts)
+
+
 def _decision(number: int, size: int, signer: KeySigner) -> tuple[ApprovalRequest, Iterator[EntryDraft]]:
     at = BEGIN + timedelta(seconds=number)
     opening = an_export(f"customers-{number % 50}", rows=1000 + number % 7)
@@ -116,11 +125,16 @@ def _decision(number: int, size: int, signer: KeySigner) -> tuple[ApprovalReques
         action=opening.action,
         evidence=opening.evidence,
         action_digest=digest_of_action(opening.action, opening.evidence),
+        policy=POLICIES.policies[0].name,
+        policy_digest=digest_of_policy(POLICIES.policies[0]),
         opened_at=at,
         expires_at=at + timedelta(hours=4),
     )
     voted = decided(request)
-    votes = tuple(replace(voted.votes[0], voter=Person(name), cast_at=at) for name in ("alice", "carol"))
+    votes = tuple(
+        replace(voted.votes[0], voter=Person(name), cast_at=at, groups=(group,))
+        for name, group in (("alice", "stewards"), ("carol", "security"))
+    )
     until = at + timedelta(minutes=30)
     approved = replace(
         voted, votes=votes, questions=(), decided_at=at, receipt_expires_at=until, decision_index=size + 3
@@ -188,6 +202,7 @@ def measure(home: Path) -> dict[str, float]:
         "seconds": seconds,
         "evidence_cpu_s": round(worked, 1),
         "approvals": package.summary.approvals,
+        "rules_met": package.summary.rules_met,
         "evidence_rss_mb": round((_peak_kb() + beside.ru_maxrss) / 1024),
         "evidence_mb": round(sum(path.stat().st_size for path in folder.iterdir()) / 1e6),
     }

@@ -22,6 +22,7 @@ from airflow_approvals.core.progress import (
     groups_of,
     possible_approvers,
     progress_of,
+    progress_on_record,
 )
 
 PEOPLE = [Person(name) for name in ("alice", "bob", "carol", "dave", "erin")]
@@ -230,3 +231,68 @@ def test_a_request_that_only_its_requester_could_approve_is_refused_before_anybo
     check_can_be_met(policy, policy_file, {}, barred=[Person("carol")])
     with pytest.raises(NoPolicyError, match="needs 2 approvals, and only 1 can be had: alice asked"):
         check_can_be_met(policy, policy_file, {}, barred=[Person("alice")])
+
+
+def in_groups(vote: Vote, *groups: str) -> Vote:
+    return replace(vote, groups=groups)
+
+
+ON_RECORD: dict[str, tuple[list[Vote], list[str], bool]] = {
+    "both rules, by two people": (
+        [in_groups(approve("alice"), "stewards"), in_groups(approve("carol"), "security")],
+        [],
+        True,
+    ),
+    "who could meet either rule meets one": ([in_groups(approve("bob"), "stewards", "security")], [], False),
+    "the better use of each is found": (
+        [in_groups(approve("bob"), "stewards", "security"), in_groups(approve("alice"), "stewards")],
+        [],
+        True,
+    ),
+    "who voted twice counts once": (
+        [in_groups(approve("bob"), "stewards"), in_groups(approve("bob"), "security")],
+        [],
+        False,
+    ),
+    "who was in no group then does not count, whatever is so today": (
+        [in_groups(approve("alice"), "stewards"), approve("carol")],
+        [],
+        False,
+    ),
+    "who asked does not count": (
+        [in_groups(approve("alice"), "stewards"), in_groups(approve("carol"), "security")],
+        ["carol"],
+        False,
+    ),
+    "a deny is no yes": (
+        [in_groups(approve("alice"), "stewards"), in_groups(deny("carol"), "security")],
+        [],
+        False,
+    ),
+    "nobody": ([], [], False),
+}
+
+
+@pytest.mark.parametrize(("votes", "barred", "met"), ON_RECORD.values(), ids=ON_RECORD.keys())
+def test_votes_of_the_past_count_for_the_groups_that_they_record(
+    votes: list[Vote], barred: list[str], met: bool
+) -> None:
+    found = progress_on_record(TWO_RULES, votes, VARIABLES, barred=list(map(Person, barred)))
+    assert found.is_met is met
+
+
+def test_votes_on_record_are_enough_by_any_group_where_no_rule_applies() -> None:
+    policy = policy_of(Rule(group="stewards", when="dataset.rows > 10"))
+    assert not progress_on_record(policy, [approve("alice")], VARIABLES).is_met
+    assert progress_on_record(policy, [in_groups(approve("alice"), "stewards")], VARIABLES).is_met
+
+
+@given(st.lists(st.tuples(st.sampled_from(PEOPLE), st.booleans()), unique_by=lambda vote: vote[0]))
+def test_what_was_enough_then_is_enough_on_record(cast: list[tuple[Person, bool]]) -> None:
+    """Each vote records the groups of that moment: the same rules come to the same answer."""
+    votes = [
+        in_groups(approve(who) if yes else deny(who), *approver_groups(TWO_GROUPS, TWO_RULES, who))
+        for who, yes in cast
+    ]
+    then = progress_of(TWO_RULES, TWO_GROUPS, votes, VARIABLES)
+    assert progress_on_record(TWO_RULES, votes, VARIABLES) == then

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_approvals.core.canonical import canonical_json
+from airflow_approvals.core.canonical import canonical_json, digest_of
 from airflow_approvals.core.export import keys_brought_by
 from airflow_approvals.evidence.cases import case_of
 from airflow_approvals.evidence.checks import Checked, check_names, checked
@@ -79,6 +79,7 @@ SPOILED: dict[str, Callable[[Lines], Lines]] = {
     "approvers_entitled": changed_in(
         "vote.cast", rb'"groups":\["security"\]', b'"groups":["friends"]', b'"carol"'
     ),
+    "rules_met": changed_in("vote.cast", rb'"groups":\["security"\]', b'"groups":["stewards"]', b'"carol"'),
     "emergencies_explained": without("glass.broken"),
     "refusals_recorded": changed_in("attempt.refused", rb'"because":"[^"]+"', b'"because":""'),
     "standing_founded": changed_in("request.opened", rb'"days":10', b'"days":1', b'"days":10'),
@@ -117,6 +118,58 @@ def test_a_check_fails_where_the_ledger_tells_of_what_it_asks_for(
     spoiled = checks_of(made, tmp_path, spoil)[name]
     assert missing(spoiled) > missing(whole)
     assert not spoiled.holds
+
+
+def twice_the_same(lines: Lines) -> Lines:
+    place = first_of(lines, b'"kind":"vote.cast"', b'"voter":"carol"')
+    line = lines[place].replace(b'"voter":"carol"', b'"voter":"alice"')
+    return [*lines[:place], line, *lines[place + 1 :]]
+
+
+def with_rules(old: bytes, new: bytes) -> Callable[[Lines], Lines]:
+    """Return a change to the rules on record, by whose new digest all requests go then."""
+
+    def change(lines: Lines) -> Lines:
+        place = first_of(lines, b'"kind":"policy.loaded"', old)
+        changed = lines[place].replace(old, new, 1)
+        was, now = (
+            digest_of(json.loads(line)[1]["data"]["rules"][0]).encode() for line in (lines[place], changed)
+        )
+        return [line.replace(was, now) for line in (*lines[:place], changed, *lines[place + 1 :])]
+
+    return change
+
+
+UNMET: dict[str, Callable[[Lines], Lines]] = {
+    "one person for two rules": twice_the_same,
+    "by somebody who asked": changed_in("vote.cast", rb'"voter":"carol"', b'"voter":"engineer"', b'"carol"'),
+    "a vote too few": without("vote.cast"),
+    "rows for which another rule applies": changed_in(
+        "request.opened", rb'"rows":1000', b'"rows":2001', b'"rows":1000'
+    ),
+    "facts that cannot be read": changed_in(
+        "request.opened", rb'"nullable":true', b'"nullable":"dream"', b'"rows":1000'
+    ),
+    "a vote that cannot be read": changed_in("vote.cast", rb'"channel":"api"', b'"channel":"dream"'),
+    "a standing approval on nobody's votes": changed_in(
+        "request.approved", rb'"by":\["alice"\]', b'"by":[]', b'"kind":"standing"'
+    ),
+    "a standing approval that is not there": changed_in(
+        "request.approved", rb'"standing_id":"[^"]+"', b'"standing_id":"none"', b'"kind":"standing"'
+    ),
+    "rules that ask for more": with_rules(b'"approvals":1', b'"approvals":2'),
+    "rules that cannot be read": with_rules(b'"approvals":1', b'"approvals":0'),
+    "rules that are not on record": without("policy.loaded"),
+}
+
+
+@pytest.mark.parametrize("change", UNMET.values(), ids=UNMET.keys())
+def test_an_approval_that_does_not_meet_its_rules_is_counted(
+    made: Made, tmp_path: Path, change: Callable[[Lines], Lines]
+) -> None:
+    whole = {check.name: check for check in made.package.checks}["rules_met"]
+    assert (whole.found, whole.of) == (5, 5)  # the sixth is an emergency
+    assert missing(checks_of(made, tmp_path, change)["rules_met"]) > 0
 
 
 def test_servers_whose_clocks_differ_by_seconds_put_nothing_out_of_order(made: Made, tmp_path: Path) -> None:
