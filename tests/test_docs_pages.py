@@ -12,10 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
+from airflow_approvals.channels.slack import groups, patience, workspace
+from airflow_approvals.channels.webhook import MIN_SECRET
 from airflow_approvals.cli.grammar import COMMANDS, Command, Group
 from airflow_approvals.cli.main import build_parser
 from airflow_approvals.core.policy import parse_policy_file
+from airflow_approvals.lineage import kept, names, spool, transport
 from airflow_approvals.provider import get_provider_info
+from airflow_approvals.triggers.approval import HOLD_BACK
 from tests.bench.__main__ import BENCHES
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +38,22 @@ REST_OF_A_POLICY_FILE: dict[str, Any] = {
     ],
 }
 """What pages leave out where they show a part of a policy file."""
+
+FIGURES: list[tuple[str, str, float]] = [
+    ("docs/channels.md", "at least {} bytes in base64", MIN_SECRET),
+    ("docs/enforcement.md", "paused less than {} seconds ago", HOLD_BACK),
+    ("docs/lineage.md", "a folder that is full ({} MiB)", kept.MOST_BYTES >> 20),
+    ("docs/lineage.md", "event larger than {} MiB", kept.MAX_BODY >> 20),
+    ("docs/lineage.md", "spends at most {} seconds", transport.PATIENCE),
+    ("docs/lineage.md", "set aside after {} tries", spool.MAX_CHOKES),
+    ("docs/lineage.md", "names longer than {} characters", names.MAX_COLUMN),
+    ("docs/slack.md", "asked for every {} minutes", groups.ASKED_EVERY.total_seconds() / 60),
+    ("docs/slack.md", "has not confirmed for {} is nobody", groups.BELIEVED.total_seconds() / 60),
+    ("docs/slack.md", "their vote within {} minutes", workspace.KEPT / 60),
+    ("docs/slack.md", "get {} answers in", patience.TIMES),
+    ("docs/slack.md", "in {} minutes, then silence", patience.WITHIN.total_seconds() / 60),
+]
+WORDS = {2: "two", 5: "five", 10: "ten"}
 
 
 def every(pattern: str) -> list[tuple[str, str]]:
@@ -118,6 +138,12 @@ def test_every_path_is_there(page: str, path: str) -> None:
 @pytest.mark.parametrize(("page", "option"), every(r"\[approvals\] (\w+)"))
 def test_every_setting_is_there(page: str, option: str) -> None:
     assert option in get_provider_info()["config"]["approvals"]["options"]
+
+
+@pytest.mark.parametrize(("page", "sentence", "figure"), FIGURES)
+def test_limits_are_those_of_the_code(page: str, sentence: str, figure: float) -> None:
+    told = sentence.format(WORDS.get(int(figure), f"{figure:.0f}"))
+    assert told in " ".join(PAGES[page].split())
 
 
 def test_every_make_target_and_bench_is_there() -> None:
