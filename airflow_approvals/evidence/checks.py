@@ -76,8 +76,8 @@ _CHECKS: dict[str, _Check] = {
     ),
     "published_as_approved": _Check(
         title="Was exactly that published which was approved?",
-        count=lambda summary: (summary.published_as_approved, summary.published),
-        told="{found} of {of} publications have the digest that was approved, where a dataset was.",
+        count=lambda summary: (summary.published_as_approved, summary.published_datasets),
+        told="{found} of {of} writes of datasets reported the digest that was approved as published.",
     ),
     "single_use": _Check(
         title="Was every approval used at most once?",
@@ -87,7 +87,7 @@ _CHECKS: dict[str, _Check] = {
     "separation_of_duties": _Check(
         title="Did somebody else than the requester approve?",
         count=lambda summary: (summary.approved_by_others, summary.approvals),
-        told="{found} of {of} approvals rest on others than those who asked; {missing} do not.",
+        told="{found} of {of} approvals rest on others than those who asked; not so: {missing}.",
     ),
     "approvers_entitled": _Check(
         title="Was everybody who approved in a group that the policy names?",
@@ -129,6 +129,6 @@ _CHECKS: dict[str, _Check] = {
     "masking_verified": _Check(
         title="Where personal data was scanned for, was what left verified?",
         count=lambda summary: (summary.pii_verified, summary.pii_published),
-        told="{found} of {of} publications with a PII report were verified after masking.",
+        told="{found} of {of} publications with a PII report are the very bytes whose masking was verified.",
     ),
 }

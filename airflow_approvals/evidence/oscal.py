@@ -168,7 +168,7 @@ def _finding(ids: _Ids, control: Control, checks: tuple[Checked, ...]) -> dict[s
     return {
         "uuid": ids.of(f"finding {control.id}"),
         "title": f"{control.name} {control.title}",
-        "description": f"{control.shows} {told}",
+        "description": f"Shown, if all of its checks hold: {control.shows} The checks: {told}",
         "target": {
             "type": "objective-id",
             "target-id": f"{control.id}_obj",

@@ -18,7 +18,7 @@ from airflow_approvals.core.signature import PublicKeys
 from airflow_approvals.evidence.article import article
 from airflow_approvals.evidence.cases import Case
 from airflow_approvals.evidence.checks import Checked
-from airflow_approvals.evidence.controls import holds, mapping
+from airflow_approvals.evidence.controls import Control, holds, mapping
 from airflow_approvals.evidence.ledger_file import LedgerFile
 from airflow_approvals.evidence.summary import SECTIONS, Summary
 from airflow_approvals.evidence.words import demands, moment, visible, when
@@ -81,7 +81,7 @@ class Page:
             "figures": _figures(summary),
             "in_words": _in_words(summary),
             "receipts": summary.receipts,
-            "checks": checks,
+            "checks": [(each, *_answer(held=each.holds, of=each.of)) for each in checks],
             "frameworks": _frameworks(checks),
             "policies": [
                 (name, digest[:12], count, " ".join(demands(summary.rules[digest])))
@@ -132,21 +132,46 @@ def _in_words(summary: Summary) -> str:
     channels = ", ".join(f"{count:,} from {name}" for name, count in sorted(summary.channels.items()))
     policies = ", ".join(f"{count:,} under {name}" for name, count in sorted(summary.policies.items()))
     told = f"Answers: {channels or 'none'}. Actions by policy: {policies or 'none'}."
-    if summary.pii_published:
+    if summary.published:
+        told += f" Of {summary.published:,} published, {summary.pii_published:,} had a PII report."
+    if summary.pii_measured:
         told += (
-            f" In what was published with a PII report, {summary.pii_before:,} cells had findings before "
-            f"masking and {summary.pii_after:,} after it."
+            f" In {summary.pii_measured:,} it counts what was found in the published data: "
+            f"{summary.pii_before:,} cells before masking and {summary.pii_after:,} after it, a cell with "
+            "two kinds counted twice."
         )
     return told
 
 
+def _answer(*, held: bool, of: int) -> tuple[str, str]:
+    """Return the word for a check or a control, and how it looks; nothing to look at is no yes."""
+    if not held:
+        return "NO", "bad"
+    return ("yes", "good") if of else ("nothing", "")
+
+
+def _rests_on(control: Control, checks: tuple[Checked, ...]) -> str:
+    """Return the checks of a control by their numbers, and which of them do not hold."""
+    mine = [(number, each) for number, each in enumerate(checks, 1) if each.name in control.checks]
+    told = f"checks {', '.join(str(number) for number, _ in mine)}"
+    failed = ", ".join(str(number) for number, each in mine if not each.holds)
+    return f"{told}; not {failed}" if failed else told
+
+
 def _frameworks(checks: tuple[Checked, ...]) -> list[dict[str, Any]]:
     found = mapping()
+    looked_at = {each.name: each.of for each in checks}
     return [
         {
             "title": framework.title,
             "controls": [
-                (control, holds(control, checks)) for control in found.controls if control.framework == name
+                (
+                    control,
+                    *_answer(held=holds(control, checks), of=sum(looked_at[each] for each in control.checks)),
+                    _rests_on(control, checks),
+                )
+                for control in found.controls
+                if control.framework == name
             ],
         }
         for name, framework in found.frameworks.items()

@@ -10,10 +10,10 @@ from typing import Any
 
 from airflow_approvals.core.canonical import digest_of
 from airflow_approvals.core.moments import time_of
-from airflow_approvals.evidence.cases import Case, Refusal, case_of, is_refusal, refusal_of
+from airflow_approvals.evidence.cases import Answer, Case, Refusal, case_of, is_refusal, refusal_of
 from airflow_approvals.evidence.ledger_file import LedgerFile
 from airflow_approvals.evidence.quorum import Quorum, quorum_of
-from airflow_approvals.evidence.reports import total
+from airflow_approvals.evidence.reports import Pii, total
 from airflow_approvals.evidence.words import counted, quoted
 
 
@@ -68,14 +68,16 @@ class Summary:
     policies: Counter[str] = field(default_factory=Counter)
     grants: Counter[str] = field(default_factory=Counter)
     published: int = 0
-    published_as_approved: int = 0
+    published_datasets: int = 0  # where a digest was approved
+    published_as_approved: int = 0  # of those
     used_once: int = 0
     used_more: int = 0
     rows_published: int = 0
-    pii_before: int = 0
-    pii_after: int = 0
     pii_published: int = 0  # published cases with a PII report
-    pii_verified: int = 0
+    pii_verified: int = 0  # of those, what was verified is what was published
+    pii_measured: int = 0  # of those, the report tells of before and after, and is about what was published
+    pii_before: int = 0  # cells in those; a cell that holds two types counts for both
+    pii_after: int = 0
     entries: int = 0  # in the whole ledger
     entries_in_order: int = 0  # of time
     keys: int = 0
@@ -158,10 +160,11 @@ class Summary:
             return
         self.approvals += 1
         self.approved_by_others += not (case.own_approvals or case.own_grants)
-        self.approved_by_entitled += self._is_entitled(case)
+        answers = self._answers_behind(case, ledger)
+        self.approved_by_entitled += self._is_entitled(case, answers)
         if case.glass is None:
             self.approved_by_votes += 1
-            self.rules_met += self._meets_rules(case, ledger)
+            self.rules_met += self._meets_rules(case, answers)
         if case.granted is None:
             return
         self.grants[case.granted["kind"]] += 1
@@ -171,28 +174,29 @@ class Summary:
         elif not case.granted["reason"].strip() or case.glass is None:
             self.glass_without_reason += 1
 
-    def _is_entitled(self, case: Case) -> bool:
+    def _answers_behind(self, case: Case, ledger: LedgerFile) -> list[Answer]:
+        """Return the votes that an approval rests on: its own, or those on the standing approval."""
+        if case.granted is None:
+            return case.answers
+        standing = self._standing_of(case, ledger)
+        voted = standing.answers if standing is not None else []
+        return [answer for answer in voted if answer.voter in case.granted["by"]]
+
+    def _is_entitled(self, case: Case, answers: list[Answer]) -> bool:
         """Return whether all who approved spoke for a group that the policy names, as the ledger has both."""
         rule = self.rules.get(case.policy_digest)
         if rule is None:
             return False
         if case.glass is not None:
             return bool(case.glass["group"] == (rule.get("break_glass") or {}).get("group"))
-        if case.granted is not None:
-            return True  # whether the standing approval was good for it is a check of its own
         asked = {each["group"] for each in rule["require"]}
-        approvals = [answer for answer in case.answers if answer.verdict == "approve"]
+        approvals = [answer for answer in answers if answer.verdict == "approve"]
         return bool(approvals) and all(asked & set(answer.groups) for answer in approvals)
 
-    def _meets_rules(self, case: Case, ledger: LedgerFile) -> bool:
-        """Return whether different people met every rule; for a grant, those whose votes it rests on."""
-        digest, answers = case.policy_digest, case.answers
+    def _meets_rules(self, case: Case, answers: list[Answer]) -> bool:
+        digest = case.policy_digest
         if digest not in self._quorums:
             self._quorums[digest] = quorum_of(self.rules.get(digest))
-        if case.granted is not None:
-            standing = self._standing_of(case, ledger)
-            voted = standing.answers if standing is not None else []
-            answers = [answer for answer in voted if answer.voter in case.granted["by"]]
         quorum = self._quorums[digest]
         return quorum is not None and quorum.is_met(case, answers)
 
@@ -221,13 +225,21 @@ class Summary:
         if not case.published:
             return
         self.published += 1
-        self.published_as_approved += case.is_as_approved
+        self.published_datasets += bool(case.digests)
+        self.published_as_approved += bool(case.digests) and case.is_as_approved
         self.rows_published += (case.rows or 0) if case.is_as_approved else 0  # of other bytes nobody knows
         if case.pii is not None:
             self.pii_published += 1
-            self.pii_verified += case.pii.verified is True
-            self.pii_before += total(case.pii.before) or 0
-            self.pii_after += total(case.pii.after) or 0
+            if case.is_as_approved:  # a report says nothing about other bytes
+                self._count_cells(case.pii)
+
+    def _count_cells(self, pii: Pii) -> None:
+        self.pii_verified += pii.verified is True
+        before, after = total(pii.before), total(pii.after)
+        if before is not None and after is not None:
+            self.pii_measured += 1
+            self.pii_before += before
+            self.pii_after += after
 
 
 def _notables(case: Case) -> Iterator[tuple[str, Notable]]:
@@ -288,9 +300,9 @@ def _doing(case: Case) -> str:
 
 def _seen(case: Case) -> str:
     if not case.reviews:
-        return "nobody else has looked at it since"
+        return "nobody else had looked at it by the end of the period"
     last = case.reviews[-1]
-    return f"looked at since by {last.by}" + (f": {quoted(last.remark)}" if last.remark else "")
+    return f"looked at by {last.by}" + (f": {quoted(last.remark)}" if last.remark else "")
 
 
 def _mover(case: Case) -> str:

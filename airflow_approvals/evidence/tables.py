@@ -87,7 +87,7 @@ def _values(case: Case) -> tuple[object, ...]:
         _joined(case.redeemed_at),
         case.published,
         case.published_digest,
-        case.is_as_approved if case.published else None,
+        case.is_as_approved if case.published and case.digests else None,  # else nothing to compare with
         case.outcome_at,
         case.ended_at,
         case.ended_because,

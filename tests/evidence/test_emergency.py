@@ -17,9 +17,9 @@ from tests.evidence.conftest import NOON, Office, an_export, package_of
 @pytest.mark.parametrize(
     ("remark", "told"),
     [
-        (None, "nobody else has looked at it since"),
-        ("", "looked at since by bob"),
-        ("the partner confirmed it", "looked at since by bob: “the partner confirmed it”"),
+        (None, "nobody else had looked at it by the end of the period"),
+        ("", "looked at by bob"),
+        ("the partner confirmed it", "looked at by bob: “the partner confirmed it”"),
     ],
 )
 def test_an_emergency_says_who_has_looked_at_it_since(tmp_path: Path, remark: str | None, told: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import html
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,7 +17,7 @@ import pytest
 
 from airflow_approvals.core.delivery import LinkCode
 from airflow_approvals.core.errors import ApprovalsError
-from airflow_approvals.core.model import Channel, Person, Verdict
+from airflow_approvals.core.model import Action, Channel, Evidence, Person, Verdict
 from airflow_approvals.evidence.cases import case_of
 from airflow_approvals.evidence.ledger_file import LedgerFile, Period
 from airflow_approvals.evidence.package import Package, verify_package
@@ -24,6 +25,7 @@ from airflow_approvals.evidence.reports import Pii
 from airflow_approvals.evidence.summary import Summary
 from airflow_approvals.evidence.tables import safe
 from airflow_approvals.evidence.words import sentences, visible
+from airflow_approvals.service import Opening
 from airflow_approvals.service.lending import SealChange
 from airflow_approvals.store.identities import SqlIdentities
 from airflow_approvals.store.schema import create_tables
@@ -173,12 +175,14 @@ def test_a_reason_cannot_pass_for_the_vote_of_somebody_else(small: Office, tmp_p
         Person("bob"), request.id, Verdict.APPROVE, reason=FORGED, revision=1, channel=Channel.CLI, now=NOON
     )
     _, urgent = small.ask(an_export("urgent"))
-    small.glass(urgent, reason="outage”; from page; looked at since by alice: fine")
+    small.glass(urgent, reason="outage”; from page; looked at by alice: fine")
     made = package(small, tmp_path)
     assert 'saying “fine". carol (security) approved it' in page_of(made)
     (told,) = made.summary.notable["break_glass"]
-    reason = '“outage"; from page; looked at since by alice: fine”'
-    assert told.what.endswith(f"reason: {reason}; from cli; nobody else has looked at it since")
+    reason = '“outage"; from page; looked at by alice: fine”'
+    assert told.what.endswith(
+        f"reason: {reason}; from cli; nobody else had looked at it by the end of the period"
+    )
 
 
 def test_one_is_not_told_as_many(made: Made) -> None:
@@ -302,6 +306,20 @@ def by_nobody(lines: list[bytes]) -> list[bytes]:
     return [line for line in lines if not (name in line and b'"kind":"vote.cast"' in line)]
 
 
+def by_a_stranger_on_the_standing_one(lines: list[bytes]) -> list[bytes]:
+    """The vote on the standing approval that the grant of a later run rests on; it counts for that too."""
+    asked = next(line for line in lines if b'"days":10' in line)
+    name = asked.partition(b'"request_id":"')[2].partition(b'"')[0]
+    return [
+        line.replace(b'"groups":["stewards"]', b'"groups":[]') if name in line else line for line in lines
+    ]
+
+
+def test_a_grant_rests_on_votes_by_groups_that_the_policy_names(made: Made, tmp_path: Path) -> None:
+    found = changed_entries(made, tmp_path, by_a_stranger_on_the_standing_one)
+    assert found.approved_by_entitled == made.package.summary.approvals - 2
+
+
 @pytest.mark.parametrize("change", [by_a_stranger, by_the_wrong_group, by_nobody])
 def test_an_approval_by_a_group_that_the_policy_does_not_name_is_counted(
     made: Made, tmp_path: Path, change: Callable[[list[bytes]], list[bytes]]
@@ -334,3 +352,61 @@ def test_an_approval_that_a_changed_policy_set_aside_is_told_with_whose_it_was(
     page = page_of(package(small, tmp_path))
     assert "An earlier approval by bob was set aside, because the policy changed." in page
     assert "bob (stewards) approved it" not in page
+
+
+def test_a_publication_without_data_is_not_said_to_have_been_compared(small: Office, tmp_path: Path) -> None:
+    rotation = Opening(action=Action(kind="rotate_key", destination="vault://prod/key"), evidence=Evidence())
+    ti_id, request = small.ask(rotation)
+    small.redeem(ti_id, small.vote("erin", request))
+    small.service.report_outcome(ti_id, request.id, published=True, digest=None, detail="", now=small.now)
+    made = package(small, tmp_path)
+    (check,) = [each for each in made.checks if each.name == "published_as_approved"]
+    assert (made.summary.published, check.of) == (1, 0)
+    assert check.told == "Nothing of this kind happened in the period."
+    (row,) = rows_of(made.path / "actions.csv")
+    assert (row["published"], row["as_approved"]) == ("True", "")
+
+
+def test_what_was_only_scanned_is_not_told_as_masked(small: Office, tmp_path: Path) -> None:
+    """Its findings left with it: nought after masking would be a lie."""
+    masked, scanned = an_export(), an_export("scanned")
+    pii = scanned.evidence.pii or {}
+    only = {"dataset_sha256": pii["dataset_sha256"], **pii["before"], "scanned": True}
+    for opening in (masked, replace(scanned, evidence=replace(scanned.evidence, pii=only))):
+        ti_id, request = small.ask(opening)
+        small.publish(ti_id, small.vote("bob", request))
+    made = package(small, tmp_path)
+    (check,) = [each for each in made.checks if each.name == "masking_verified"]
+    assert (check.found, check.of) == (1, 2)
+    assert (
+        "Of 2 published, 2 had a PII report. In 1 it counts what was found in the published data: 1,000 "
+        "cells before masking and 0 after it" in page_of(made)
+    )
+
+
+def test_a_report_about_other_bytes_speaks_for_none_that_were_published(made: Made) -> None:
+    summary = made.package.summary
+    assert (summary.pii_published, summary.pii_verified, summary.pii_measured) == (4, 3, 3)
+    assert summary.pii_before == 5000 + 1000 + 1100
+
+
+def test_where_there_was_nothing_to_look_at_no_check_says_yes(small: Office, tmp_path: Path) -> None:
+    small.ask(an_export())
+    page = page_of(package(small, tmp_path))
+    (row,) = re.findall(r"<tr>[^\n]*Does every emergency have a name[^\n]*</tr>", page)
+    assert row.endswith('<td>Nothing of this kind happened in the period.</td><td class="">nothing</td></tr>')
+    (control,) = re.findall(r"<tr><td><b>CC7.2</b>[^\n]*</tr>", page)
+    assert '<span class="">nothing</span>' in control
+
+
+def test_a_control_names_its_checks_and_those_that_do_not_hold(made: Made) -> None:
+    page = page_of(made.package)
+    names = [check.name for check in made.package.checks]
+    (control,) = re.findall(r"<tr><td><b>AC-5</b>[^\n]*</tr>", page)
+    duties, rules = (names.index(name) + 1 for name in ("separation_of_duties", "rules_met"))
+    assert f'<span class="bad">NO</span><br>checks {duties}, {rules}; not {duties}</td>' in control
+    (row,) = re.findall(r"<tr>[^\n]*Did somebody else than the requester approve[^\n]*</tr>", page)
+    assert row.startswith(f'<tr><td class="number">{duties}</td>')
+    document = json.loads((made.folder / "oscal.json").read_text(encoding="utf-8"))
+    findings = document["assessment-results"]["results"][0]["findings"]
+    assert all(each["description"].startswith("Shown, if all of its checks hold: ") for each in findings)
