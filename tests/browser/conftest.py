@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 collect_ignore_glob = [] if find_spec("playwright") else ["test_*.py"]
 
 OpenPage = Callable[..., "Page"]
+LOADED = 60_000.0  # milliseconds for what is waited for: others use the machine too
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=LOADED)
     # Not for longer: Playwright keeps an event loop running, and tests of tasks start their own.
     with chromium() as started:
         yield started
@@ -52,7 +56,7 @@ def open_page(browser: Browser, gallery: Gallery) -> Iterator[OpenPage]:
         base_url = gallery.site.base_url
         context.add_cookies([{"name": "_token", "value": f"login-{name}", "url": base_url}])
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(LOADED)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "console",

@@ -1,8 +1,7 @@
-"""The inbox with a thousand open requests: as quick, as narrow and as easy to reach as with five."""
+"""The inbox with a thousand open requests: as short, as narrow and as easy to reach as with five."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -18,8 +17,6 @@ from tests.web.site import Site, mounted, serving
 pytestmark = pytest.mark.services
 
 MANY = 1000
-SECONDS = 2.0
-"""To the list being there; it takes about 0.2 s of one core."""
 
 
 @pytest.fixture(scope="module")
@@ -49,19 +46,15 @@ def page(site: Site, browser: Browser, request: pytest.FixtureRequest) -> Iterat
     context.close()
 
 
-def opened(page: Page, site: Site, path: str) -> float:
-    begun = time.monotonic()
+def opened(page: Page, site: Site, path: str) -> None:
     page.goto(f"{site.base_url}/approvals{path}")
     expect(page.locator(".row").first).to_be_visible()
-    return time.monotonic() - begun
 
 
 def test_a_thousand_requests_are_listed_searched_and_paged(site: Site, page: Page) -> None:
-    opened(page, site, "/")  # compiles the templates
-    for path in ("/", "/?view=open", "/?page=40", "/?search=set_0777"):
-        took = min(opened(page, site, path) for _ in range(3))  # what it costs, not what else ran
-        assert took < SECONDS, f"{path}: {took:.2f} s"
-    expect(page.locator(".row")).to_have_count(1)
+    for path, rows in {"/": 25, "/?view=open": 25, "/?page=40": 25, "/?search=set_0777": 1}.items():
+        opened(page, site, path)
+        expect(page.locator(".row")).to_have_count(rows)
     opened(page, site, "/")
     expect(page.locator("#to-answer")).to_contain_text("1000")
     expect(page.get_by_text("Page 1 of 40")).to_be_visible()

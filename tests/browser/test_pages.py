@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -17,7 +16,6 @@ from tests.browser.gallery import Gallery, ask
 pytestmark = pytest.mark.services
 
 SERIOUS = ("serious", "critical")
-LIVE_SECONDS = 1.0
 
 
 def a_request(gallery: Gallery, *, rows: int = 300) -> ApprovalRequest:
@@ -70,7 +68,7 @@ def test_a_refusal_is_shown_in_place_and_what_was_typed_stays(gallery: Gallery, 
     expect(page.locator("#notice")).to_contain_text("denial is on the record")
 
 
-def test_a_second_window_follows_within_a_second(gallery: Gallery, open_page: OpenPage) -> None:
+def test_other_windows_follow_without_being_loaded_again(gallery: Gallery, open_page: OpenPage) -> None:
     request = a_request(gallery)
     path = f"/requests/{request.id}"
     first, second = open_page("alice", path), open_page("engineer", path)
@@ -78,13 +76,10 @@ def test_a_second_window_follows_within_a_second(gallery: Gallery, open_page: Op
     expect(inbox.locator(f"#r-{request.id}")).to_be_visible()
     second.wait_for_timeout(300)
     first.get_by_role("button", name="Approve").click()
-    started = time.monotonic()
     expect(second.locator("#summary .state")).to_have_text("Approved")
     expect(inbox.locator(f"#r-{request.id}")).to_have_count(0)
-    took = time.monotonic() - started
     expect(second.locator("#announce")).to_contain_text("This request is approved.")
     expect(second.locator("#receipt")).to_contain_text("Verified")
-    assert took < LIVE_SECONDS + 1.0, f"{took:.2f} s"  # the click's own round trip is in it
 
 
 def test_what_somebody_types_outlives_what_others_do(gallery: Gallery, open_page: OpenPage) -> None:
@@ -279,5 +274,5 @@ def test_a_lost_server_is_said_so_and_found_again(gallery: Gallery, open_page: O
     expect(page.locator("#connection")).to_contain_text("The server does not answer")
     page.unroute("**/api/v1/events**")
     request = a_request(gallery)
-    expect(page.locator(f"#r-{request.id}")).to_be_visible(timeout=20_000)
+    expect(page.locator(f"#r-{request.id}")).to_be_visible()
     expect(page.locator("#connection")).to_be_hidden()
