@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -90,13 +90,17 @@ def test_a_task_whose_condition_does_not_hold_is_not_asked_for(runs: Runs) -> No
 
 
 class Sends(BaseOperator):
-    """Notes where it sends to."""
+    """Notes where it sends to, which its hook is told in front of each run."""
 
     template_fields = ("to",)
+    told: Iterator[str]
 
     def __init__(self, *, to: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.to = to
+
+    def pre_execute(self, context: Any) -> None:
+        self.to = next(Sends.told)
 
     def execute(self, context: Any) -> None:
         ACTS.append(self.to)
@@ -110,15 +114,16 @@ TOLD: dict[str, tuple[list[str], str, list[str], State]] = {
 
 @pytest.mark.parametrize(("told", "state", "acts", "ended"), TOLD.values(), ids=TOLD.keys())
 def test_what_a_hook_makes_of_a_task_is_what_is_approved(
-    runs: Runs, told: list[str], state: str, acts: list[str], ended: State
+    runs: Runs,
+    monkeypatch: pytest.MonkeyPatch,
+    told: list[str],
+    state: str,
+    acts: list[str],
+    ended: State,
 ) -> None:
-    left = iter(told)
-
-    def hook(context: Any) -> None:
-        context["task"].to = next(left)
-
+    monkeypatch.setattr(Sends, "told", iter(told), raising=False)
     with DAG("hooked") as dag:
-        gated(Sends(task_id="act", to="nobody", pre_execute=hook), show=["to"])
+        gated(Sends(task_id="act", to="nobody"), show=["to"])
     run = runs.test(dag)
     assert run.states == {"act": state}
     assert acts == ACTS
