@@ -62,7 +62,7 @@ def test_the_next_event_of_that_machine_takes_along_what_was_kept(
     away.emit(an_event(run={"runId": run_id}))
     with a_site(tmp_path, backend) as site:
         complete = an_event(eventType="COMPLETE", run={"runId": run_id})
-        a_transport(monkeypatch, site.base_url).emit(complete)
+        a_transport(monkeypatch, site.base_url, patience=LOADED).emit(complete)
         assert kept_keys(kept) == []
         # What the run told before comes before; the others do not hold it up.
         until(lambda: len(backend.keys()) == 3)
@@ -103,7 +103,7 @@ def test_two_processes_that_hand_over_the_same_do_no_harm(
         for kind in ("START", "COMPLETE"):
             kept.keep(run_id, json.dumps(a_task_event(kind, run_id)).encode(), now=_now())
     with a_site(tmp_path, backend, kept=kept) as site:
-        transport = a_transport(monkeypatch, site.base_url)
+        transport = a_transport(monkeypatch, site.base_url, patience=LOADED)
         threads = [threading.Thread(target=transport.emit, args=(an_event(),)) for _ in range(3)]
         for thread in threads:
             thread.start()
@@ -133,7 +133,7 @@ def test_what_the_service_refuses_is_not_kept(
 ) -> None:
     refused = pytest.raises(InvalidRequestError, match=f"answers {status}")
     with _Service(status=status) as service, refused:
-        a_transport(monkeypatch, service.url).emit(an_event())
+        a_transport(monkeypatch, service.url, patience=LOADED).emit(an_event())
     assert service.taken == 1
     assert kept_keys(kept) == []
 

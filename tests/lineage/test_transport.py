@@ -36,7 +36,7 @@ from tests.web.site import SECRET, Site, mounted, serving, utc_now
 
 pytestmark = pytest.mark.airflow
 
-LOADED = 20.0
+LOADED = 60.0
 """Seconds that a loaded machine may take for what takes none."""
 
 
@@ -69,8 +69,9 @@ def site(tmp_path: Path, backend: StandIn) -> Iterator[Site]:
         yield found
 
 
-def a_transport(monkeypatch: pytest.MonkeyPatch, url: str) -> SpoolTransport:
+def a_transport(monkeypatch: pytest.MonkeyPatch, url: str, *, patience: float = PATIENCE) -> SpoolTransport:
     """Return the transport as OpenLineage's client makes it of Airflow's configuration."""
+    monkeypatch.setattr(transport_module, "PATIENCE", patience)
     monkeypatch.setenv("AIRFLOW__APPROVALS__WORKER_SECRET", SECRET)
     monkeypatch.setenv("AIRFLOW__APPROVALS__SERVICE_URL", url)
     made = get_default_factory().create({"type": SPOOL, "backend": {"type": "http", "url": "http://marquez"}})  # type: ignore[dict-item]  # as Airflow hands it over
@@ -95,7 +96,7 @@ def test_an_event_of_a_worker_reaches_the_backend(
     site: Site, backend: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = str(uuid4())
-    transport = a_transport(monkeypatch, site.base_url)
+    transport = a_transport(monkeypatch, site.base_url, patience=LOADED)
     transport.emit(an_event(run={"runId": run_id}))
     transport.emit(an_event(run={"runId": run_id}))
     until(lambda: backend.keys() == [(run_id, "START")])
@@ -105,7 +106,7 @@ def test_a_backend_that_is_away_costs_a_worker_nothing_and_loses_nothing(
     site: Site, backend: StandIn, kept: KeptEvents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend.trouble = "nothing"
-    transport = a_transport(monkeypatch, site.base_url)
+    transport = a_transport(monkeypatch, site.base_url, patience=LOADED)
     run_ids = [str(uuid4()) for _ in range(5)]
     for run_id in run_ids:
         transport.emit(an_event(run={"runId": run_id}))
