@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_approvals.core.assignment import assign
 from airflow_approvals.core.errors import NoPolicyError
@@ -15,6 +15,14 @@ from airflow_approvals.core.policy import Policy, PolicyFile, Rule
 
 _Members = Callable[[str], frozenset[Person]]
 """Who is in a group."""
+
+
+class VoteOnRecord(NamedTuple):
+    """What counts of a vote of the past."""
+
+    voter: Person
+    verdict: Verdict
+    groups: tuple[str, ...]  # membership at that moment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +78,11 @@ def progress_of(
 
 
 def progress_on_record(
-    policy: Policy, votes: Sequence[Vote], variables: Mapping[str, Any], *, barred: Collection[Person] = ()
+    policy: Policy,
+    votes: Sequence[VoteOnRecord],
+    variables: Mapping[str, Any],
+    *,
+    barred: Collection[Person] = (),
 ) -> Progress:
     """Return the same for votes of the past: their voters are in the groups that each vote has on record."""
 
@@ -83,7 +95,7 @@ def progress_on_record(
 def _progress(
     policy: Policy,
     members: _Members,
-    votes: Sequence[Vote],
+    votes: Sequence[Vote | VoteOnRecord],
     variables: Mapping[str, Any],
     barred: Collection[Person],
 ) -> Progress:

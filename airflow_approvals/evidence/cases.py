@@ -20,7 +20,6 @@ class Answer:
     reason: str
     groups: tuple[str, ...]
     is_own: bool  # by somebody who asked
-    vote: dict[str, Any]  # as it stands in the ledger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +202,6 @@ def _voted(case: Case, entry: dict[str, Any], data: dict[str, Any]) -> None:
             reason=vote["reason"],
             groups=tuple(vote["groups"]),
             is_own=vote["voter"] in case.requesters,
-            vote=vote,
         )
     )
 

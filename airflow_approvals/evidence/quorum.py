@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
 
 from airflow_approvals.core.errors import ApprovalsError
 from airflow_approvals.core.expressions import expression_variables
-from airflow_approvals.core.model import Action, Evidence, Person, Vote, from_json
+from airflow_approvals.core.model import Action, Evidence, Person, Verdict, from_json
 from airflow_approvals.core.policy import Policy, Rule
-from airflow_approvals.core.progress import progress_on_record
+from airflow_approvals.core.progress import VoteOnRecord, progress_on_record
 from airflow_approvals.evidence.cases import Answer, Case
 
+_REMEMBERED = 4096  # answers by the same people, who come again and again
 
-@dataclass(frozen=True, kw_only=True)
+
 class Quorum:
-    """What one policy asks for; made by `quorum_of`."""
+    """What one policy asks for."""
 
-    policy: Policy
-    always: Policy  # the same, with every rule applying
+    def __init__(self, policy: Policy) -> None:
+        rules = tuple(Rule(group=each.group, approvals=each.approvals) for each in policy.require)
+        self._policy = policy
+        self._every_rule = policy.model_copy(update={"require": rules})
+        self._meet_every_rule = lru_cache(_REMEMBERED)(self._evaluate_every_rule)
 
     def is_met(self, case: Case, answers: Sequence[Answer]) -> bool:
         """Return whether `answers` meet every rule for what `case` asked for, by different people.
@@ -29,25 +33,28 @@ class Quorum:
         What cannot be read is not met.
         """
         requesters = tuple(map(Person, case.requesters))
-        barred = () if self.policy.self_approval == "allowed" else requesters
+        barred = () if self._policy.self_approval == "allowed" else requesters
         try:
-            votes = [from_json(Vote, answer.vote) for answer in answers]
+            votes = tuple(
+                VoteOnRecord(Person(each.voter), Verdict(each.verdict), each.groups) for each in answers
+            )
             # Votes that meet every rule meet those that apply: which do is found out where it matters only.
-            if progress_on_record(self.always, votes, {}, barred=barred).is_met:
+            if self._meet_every_rule(votes, barred):
                 return True
             action = from_json(Action, case.asked.get("action"))
             evidence = from_json(Evidence, case.asked.get("evidence"))
             variables = expression_variables(action, evidence, requesters)
-        except (ApprovalsError, ValidationError):
+        except (ApprovalsError, ValueError):  # pydantic's is one of these
             return False
-        return progress_on_record(self.policy, votes, variables, barred=barred).is_met
+        return progress_on_record(self._policy, votes, variables, barred=barred).is_met
+
+    def _evaluate_every_rule(self, votes: tuple[VoteOnRecord, ...], barred: tuple[Person, ...]) -> bool:
+        return progress_on_record(self._every_rule, votes, {}, barred=barred).is_met
 
 
 def quorum_of(rule: Mapping[str, Any] | None) -> Quorum | None:
     """Return what a policy asks for, as the ledger holds it; None where it is not there or cannot be read."""
     try:
-        policy = Policy.model_validate(rule)
+        return Quorum(Policy.model_validate(rule))
     except ValidationError:
         return None
-    always = tuple(Rule(group=each.group, approvals=each.approvals) for each in policy.require)
-    return Quorum(policy=policy, always=policy.model_copy(update={"require": always}))

@@ -94,7 +94,7 @@ class Summary:
     notable: dict[str, list[Notable]] = field(default_factory=lambda: {name: [] for name in SECTIONS})
     rules: dict[str, dict[str, Any]] = field(default_factory=dict)  # of every policy on record, by digest
     applied: Counter[tuple[str, str]] = field(default_factory=Counter)  # cases by policy and its digest
-    _quorums: dict[str, Quorum | None] = field(default_factory=dict)  # of `rules`, once one is needed
+    _quorums: dict[str, Quorum | None] = field(default_factory=dict, compare=False)  # of `rules`, as needed
     _standings: dict[str, Case | None] = field(default_factory=dict)
 
     def add(self, case: Case, ledger: LedgerFile) -> None:

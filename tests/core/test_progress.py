@@ -17,6 +17,7 @@ from airflow_approvals.core.model import Channel, Person, Verdict, Vote
 from airflow_approvals.core.policy import Group, Match, Policy, PolicyFile, Rule, parse_policy_file
 from airflow_approvals.core.progress import (
     Progress,
+    VoteOnRecord,
     approver_groups,
     check_can_be_met,
     groups_of,
@@ -233,11 +234,11 @@ def test_a_request_that_only_its_requester_could_approve_is_refused_before_anybo
         check_can_be_met(policy, policy_file, {}, barred=[Person("alice")])
 
 
-def in_groups(vote: Vote, *groups: str) -> Vote:
-    return replace(vote, groups=groups)
+def in_groups(vote: Vote, *groups: str) -> VoteOnRecord:
+    return VoteOnRecord(vote.voter, vote.verdict, groups)
 
 
-ON_RECORD: dict[str, tuple[list[Vote], list[str], bool]] = {
+ON_RECORD: dict[str, tuple[list[VoteOnRecord], list[str], bool]] = {
     "both rules, by two people": (
         [in_groups(approve("alice"), "stewards"), in_groups(approve("carol"), "security")],
         [],
@@ -255,7 +256,7 @@ ON_RECORD: dict[str, tuple[list[Vote], list[str], bool]] = {
         False,
     ),
     "who was in no group then does not count, whatever is so today": (
-        [in_groups(approve("alice"), "stewards"), approve("carol")],
+        [in_groups(approve("alice"), "stewards"), in_groups(approve("carol"))],
         [],
         False,
     ),
@@ -275,7 +276,7 @@ ON_RECORD: dict[str, tuple[list[Vote], list[str], bool]] = {
 
 @pytest.mark.parametrize(("votes", "barred", "met"), ON_RECORD.values(), ids=ON_RECORD.keys())
 def test_votes_of_the_past_count_for_the_groups_that_they_record(
-    votes: list[Vote], barred: list[str], met: bool
+    votes: list[VoteOnRecord], barred: list[str], met: bool
 ) -> None:
     found = progress_on_record(TWO_RULES, votes, VARIABLES, barred=list(map(Person, barred)))
     assert found.is_met is met
@@ -283,16 +284,14 @@ def test_votes_of_the_past_count_for_the_groups_that_they_record(
 
 def test_votes_on_record_are_enough_by_any_group_where_no_rule_applies() -> None:
     policy = policy_of(Rule(group="stewards", when="dataset.rows > 10"))
-    assert not progress_on_record(policy, [approve("alice")], VARIABLES).is_met
+    assert not progress_on_record(policy, [in_groups(approve("alice"))], VARIABLES).is_met
     assert progress_on_record(policy, [in_groups(approve("alice"), "stewards")], VARIABLES).is_met
 
 
 @given(st.lists(st.tuples(st.sampled_from(PEOPLE), st.booleans()), unique_by=lambda vote: vote[0]))
 def test_what_was_enough_then_is_enough_on_record(cast: list[tuple[Person, bool]]) -> None:
     """Each vote records the groups of that moment: the same rules come to the same answer."""
-    votes = [
-        in_groups(approve(who) if yes else deny(who), *approver_groups(TWO_GROUPS, TWO_RULES, who))
-        for who, yes in cast
-    ]
+    votes = [approve(who) if yes else deny(who) for who, yes in cast]
+    recorded = [in_groups(vote, *approver_groups(TWO_GROUPS, TWO_RULES, vote.voter)) for vote in votes]
     then = progress_of(TWO_RULES, TWO_GROUPS, votes, VARIABLES)
-    assert progress_on_record(TWO_RULES, votes, VARIABLES) == then
+    assert progress_on_record(TWO_RULES, recorded, VARIABLES) == then

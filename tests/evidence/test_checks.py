@@ -150,7 +150,7 @@ UNMET: dict[str, Callable[[Lines], Lines]] = {
     "facts that cannot be read": changed_in(
         "request.opened", rb'"nullable":true', b'"nullable":"dream"', b'"rows":1000'
     ),
-    "a vote that cannot be read": changed_in("vote.cast", rb'"channel":"api"', b'"channel":"dream"'),
+    "a vote that cannot be read": changed_in("vote.cast", rb'"verdict":"approve"', b'"verdict":"perhaps"'),
     "a standing approval on nobody's votes": changed_in(
         "request.approved", rb'"by":\["alice"\]', b'"by":[]', b'"kind":"standing"'
     ),
