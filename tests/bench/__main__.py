@@ -45,7 +45,7 @@ BENCHES: dict[str, Bench] = {
             "rss_kb_per_gate_1000": Goal(bound=20),
             "times_faster_than_hitl_trigger_p99": Goal(bound=1, at_least=True),
         },
-        short={"wait": {"n": 100, "many": 300}},
+        short={"wait": {"n": 100, "many": 300, "idle_seconds": 25.0}},
     ),
     "votes": Bench(
         modules=("votes",),

@@ -30,15 +30,14 @@ from typing import Any
 from uuid import uuid4
 
 ROOT = Path(__file__).resolve().parents[2]
-IDLE_SECONDS = 50.0
 VOTES = 400
 VOTES_PER_SECOND = 20.0
 PEER_ANSWERS = 400
 
 
-def figures(n: int = 1_000, many: int = 10_000) -> dict[str, float]:
+def figures(n: int = 1_000, many: int = 10_000, idle_seconds: float = 50.0) -> dict[str, float]:
     """Return milliseconds, requests a minute, kilobytes a gate and the ratio to the peer."""
-    few = _measure(n, idle_seconds=IDLE_SECONDS)
+    few = _measure(n, idle_seconds=idle_seconds)
     lots = _measure(many, idle_seconds=0.0)
     peer = asyncio.run(_peer_latencies(n))
     own_p99, peer_p99 = _p99(few["latencies"]), _p99(peer)
@@ -46,7 +45,7 @@ def figures(n: int = 1_000, many: int = 10_000) -> dict[str, float]:
         "p50_ms_1000": _percentile(few["latencies"], 0.5),
         "p99_ms_1000": own_p99,
         "p99_ms_10000": _p99(lots["latencies"]),
-        "idle_requests_per_min_1000": few["idle_requests"] * 60 / IDLE_SECONDS,
+        "idle_requests_per_min_1000": few["idle_requests"] * 60 / idle_seconds,
         "rss_kb_per_gate_1000": few["rss_kb_per_gate"],
         "rss_kb_per_gate_10000": lots["rss_kb_per_gate"],
         "hitl_trigger_p99_ms_1000": peer_p99,
