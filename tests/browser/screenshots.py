@@ -1,4 +1,4 @@
-"""The pictures in docs/img: pages and the Slack prompt as an approver sees them."""
+"""The pictures in docs/img: pages and the Slack prompt as an approver sees them, and an auditor's report."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import tempfile
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,12 @@ from playwright.sync_api import Browser
 
 from airflow_approvals.channels.slack.message import prompt_of
 from airflow_approvals.channels.slack.send import compared, standing_of
+from airflow_approvals.evidence.ledger_file import Period
+from airflow_approvals.store.schema import create_tables
+from airflow_approvals.store.sql import create_store
 from tests.browser.chromium import chromium
 from tests.browser.gallery import Gallery, hang
+from tests.evidence.conftest import NOON, Office, a_busy_day, package_of
 from tests.fake_slack.people import FakeSlack
 from tests.fake_slack.server import create_fake_app
 from tests.fake_slack.workspace import TOKEN
@@ -101,6 +106,23 @@ def take_slack(browser: Browser, gallery: Gallery) -> None:
     print("docs/img/slack.png")
 
 
+def take_evidence(browser: Browser, folder: Path) -> None:
+    """Take the head of an auditor's report of a day on which much went well and some did not."""
+    home = folder / "evidence"
+    home.mkdir()
+    store = create_store(f"sqlite:///{home / 'airflow.db'}")
+    create_tables(store.engine)
+    office = Office(store, home)
+    a_busy_day(office)
+    period = Period(since=NOON - timedelta(days=1), until=office.now + timedelta(days=1))
+    package_of(office, home / "package", period)
+    store.close()
+    page = browser.new_page(viewport={"width": 1100, "height": 1430})
+    page.goto((home / "package" / "index.html").as_uri())
+    page.screenshot(path=FOLDER / "evidence.png")
+    print("docs/img/evidence.png")
+
+
 def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
@@ -113,6 +135,7 @@ def main() -> None:
             (FOLDER / f"{name}.png").write_bytes(picture)
             print(f"docs/img/{name}.png")
         take_slack(browser, gallery)
+        take_evidence(browser, Path(folder))
         gallery.site.store.close()
 
 
