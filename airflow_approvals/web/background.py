@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import datetime
 
 from airflow_approvals.core.errors import ApprovalsError
 from airflow_approvals.service import Service
@@ -44,7 +43,7 @@ class Background(Loop):
             self._publish_to_witness,
         ):
             try:
-                await self._backend.run(step, now())
+                await self._backend.run(step)
             except ApprovalsError as trouble:
                 log.warning("%s: %s", step.__name__.strip("_"), trouble)
             except Exception:
@@ -56,11 +55,12 @@ class Background(Loop):
         await self.run_once()
         await asyncio.sleep(self._backend.settings.due_interval)
 
-    def _expire(self, at: datetime) -> None:
-        while self._service.expire_due(now=at, limit=_BATCH) == _BATCH:
+    def _expire(self) -> None:
+        # By the clock of each batch: entries of the ledger are dated when they are made.
+        while self._service.expire_due(now=now(), limit=_BATCH) == _BATCH:
             pass
 
-    def _follow_policy(self, at: datetime) -> None:
+    def _follow_policy(self) -> None:
         """Bind every pending request to the policy file, once per change of it."""
         service = self._service
         problem = service.policies.problem()
@@ -69,26 +69,26 @@ class Background(Loop):
         digest = service.policies.current().digest
         if digest == self._followed:
             return
-        service.record_policy(now=at)
+        service.record_policy(now=now())
         for request_id in service.store.pending_ids():
-            service.follow_policy(request_id, now=at)
+            service.follow_policy(request_id, now=now())
         self._followed = digest
 
-    def _remind(self, at: datetime) -> None:
-        while self._service.remind_due(now=at, limit=_BATCH) == _BATCH:
+    def _remind(self) -> None:
+        while self._service.remind_due(now=now(), limit=_BATCH) == _BATCH:
             pass
 
-    def _record_key(self, at: datetime) -> None:
+    def _record_key(self) -> None:
         """Record the key once per process: it signs with the same one until it ends."""
         if not self._key_recorded:
-            self._service.record_key(now=at)
+            self._service.record_key(now=now())
             self._key_recorded = True
 
-    def _sign_checkpoint(self, at: datetime) -> None:
-        ensure_checkpoint(self._service, self._backend.settings.ledger_origin, now=at)
+    def _sign_checkpoint(self) -> None:
+        ensure_checkpoint(self._service, self._backend.settings.ledger_origin, now=now())
 
-    def _publish_to_witness(self, at: datetime) -> None:
-        self._witnesses.publish_due(at)
+    def _publish_to_witness(self) -> None:
+        self._witnesses.publish_due(now())
 
     @property
     def _service(self) -> Service:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from uuid import uuid4
 
@@ -64,6 +66,19 @@ def test_several_processes_at_once_do_nothing_twice(still: Site, monkeypatch: py
     kinds = [entry["kind"] for entry in still.ledger()]
     assert kinds.count("request.expired") == len(ids)
     assert (kinds.count("key.added"), kinds.count("policy.loaded")) == (1, 1)
+
+
+def test_what_takes_long_is_dated_when_it_happens(still: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        opened(still, f"slow-{number}")
+    begin = utc_now() + timedelta(hours=5)
+    minutes = count()
+    monkeypatch.setattr(background, "_BATCH", 2)
+    monkeypatch.setattr(background, "now", lambda: begin + timedelta(minutes=next(minutes)))
+    run_once(still)
+    times = [entry["time"] for entry in still.ledger() if entry["kind"] == "request.expired"]
+    assert times == sorted(times)
+    assert sorted(Counter(times).values()) == [1, 2, 2]
 
 
 REMINDING = POLICY.replace(
