@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_approvals.cli.exits import Exit
 from airflow_approvals.cli.offline import load_keys
-from airflow_approvals.cli.output import head_lines, key_lines, print_json, print_line
+from airflow_approvals.cli.output import head_json, head_lines, key_lines, print_json, print_line
 from airflow_approvals.cli.session import connect
 from airflow_approvals.core.errors import InvalidRequestError, MissingExtraError
 from airflow_approvals.core.moments import rfc3339
@@ -73,20 +73,16 @@ def moment_of(text: str) -> datetime:
 def package_json(package: Package) -> dict[str, Any]:
     """Return what programs are told about a package."""
     since, until = package.period.bounds
-    summary, head = package.summary, package.report.head
+    summary = package.summary
     return {
         "kind": "evidence",
         "file": str(package.path),
         "since": since,
         "until": until,
-        "origin": package.report.origin,
-        "entries": package.report.entries,
+        **head_json(package.report),
         "root": package.report.root,
         "keyids": list(package.report.keyids),
-        "signed_by": head.keyid,
-        "signed_at": rfc3339(head.time) if head.time else None,
         "known_checkpoints": package.report.known_checkpoints,
-        "trust_on_first_use": package.report.trust_on_first_use,
         "actions": summary.cases,
         "approvals": summary.approvals,
         "receipts": summary.receipts,

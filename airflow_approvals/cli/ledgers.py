@@ -20,7 +20,7 @@ from airflow_approvals.cli.offline import (
     verify_ledger_at,
     verify_paths,
 )
-from airflow_approvals.cli.output import head_lines, key_lines, moment, print_json, print_line
+from airflow_approvals.cli.output import head_json, head_lines, key_lines, moment, print_json, print_line
 from airflow_approvals.core.model import GrantKind, to_json
 from airflow_approvals.core.moments import rfc3339
 from airflow_approvals.core.receipt import Receipt
@@ -142,16 +142,12 @@ def _as_json(one: VerifiedReceipt | VerifiedLedger | Package) -> dict[str, Any]:
         return {
             "kind": "ledger",
             "file": one.name,
-            "origin": report.origin,
-            "entries": report.entries,
+            **head_json(report),
             "root": report.root,
             "keyids": list(report.keyids),
-            "signed_by": report.head.keyid,
-            "signed_at": rfc3339(report.head.time) if report.head.time else None,
             "checkpoints": report.checkpoints,
             "known_checkpoints": report.known_checkpoints,
             "known_size": report.known_size,
-            "trust_on_first_use": report.trust_on_first_use,
         }
     receipt = one.receipt
     return {

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from airflow_approvals.core.identity import is_invisible
+from airflow_approvals.core.moments import rfc3339
 
 if TYPE_CHECKING:
     from airflow_approvals.core.export import LedgerReport
@@ -85,6 +86,18 @@ def moment(at: datetime, *, now: datetime) -> str:
     """Return a time in UTC with how long ago, or how far ahead, it is."""
     words = f"{duration_words(now - at)} ago" if at <= now else f"in {duration_words(at - now)}"
     return f"{at:%Y-%m-%d %H:%M:%S} UTC ({words})"
+
+
+def head_json(report: LedgerReport) -> dict[str, Any]:
+    """Return what programs are told about whose word a ledger stands on, and up to when."""
+    head = report.head
+    return {
+        "origin": report.origin,
+        "entries": report.entries,
+        "signed_by": head.keyid,
+        "signed_at": rfc3339(head.time) if head.time else None,
+        "trust_on_first_use": report.trust_on_first_use,
+    }
 
 
 def head_lines(report: LedgerReport) -> Iterator[str]:

@@ -17,9 +17,16 @@ from airflow_approvals.cli.evidence import moment_of
 from airflow_approvals.cli.exits import Exit
 from airflow_approvals.cli.ledgers import fetch
 from airflow_approvals.cli.offline import load_keys, verify_ledger_at
-from airflow_approvals.cli.output import head_lines, key_lines, print_json, print_line, stdout, visible
+from airflow_approvals.cli.output import (
+    head_json,
+    head_lines,
+    key_lines,
+    print_json,
+    print_line,
+    stdout,
+    visible,
+)
 from airflow_approvals.core.export import LedgerReport
-from airflow_approvals.core.moments import rfc3339
 from airflow_approvals.core.policy import parse_policy_file
 from airflow_approvals.evidence.cases import case_of
 from airflow_approvals.evidence.ledger_file import LedgerFile, Period
@@ -46,7 +53,7 @@ def run(args: Namespace) -> int:
         approvals = {each.id: each for each in _approvals(ledger, period)}
     found = reconcile(movements(_marquez(args).events(period.since, period.until)), approvals, globs)
     if args.output == "json":
-        print_json({**_as_json(found, globs), "ledger": _ledger_as_json(report)})
+        print_json({**_as_json(found, globs), "ledger": head_json(report)})
     else:
         _show(found, globs)
         _show_ledger(report)
@@ -103,17 +110,6 @@ def _as_json(found: Reconciliation, globs: list[str]) -> dict[str, Any]:
         "gated": found.gated,
         "covered": found.covered,
         "findings": [_finding_as_json(finding) for finding in found.findings],
-    }
-
-
-def _ledger_as_json(report: LedgerReport) -> dict[str, Any]:
-    """Return on whose word it stands, in the words of `verify`."""
-    return {
-        "origin": report.origin,
-        "entries": report.entries,
-        "signed_by": report.head.keyid,
-        "signed_at": rfc3339(report.head.time) if report.head.time else None,
-        "trust_on_first_use": report.trust_on_first_use,
     }
 
 

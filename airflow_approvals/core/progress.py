@@ -101,9 +101,7 @@ def _progress(
 ) -> Progress:
     denied = {vote.voter for vote in votes if vote.verdict is not Verdict.APPROVE}
     approved = {vote.voter for vote in votes} - denied - set(barred)
-    rules = [_RuleInForce.of(rule, members, variables) for rule in policy.require]
-    if not any(rule.applies for rule in rules):
-        rules.append(_any_group(policy, members))
+    rules = _rules_in_force(policy, members, variables)
     places = [rule.members & approved for rule in rules if rule.applies for _ in range(rule.needed)]
     filled = iter(assign(places))
     return Progress(
@@ -150,10 +148,7 @@ def check_can_be_met(
     if any(group.slack_usergroup for group in groups):
         return
     everybody = set(possible_approvers(policy_file, policy, barred=barred))
-    members = partial(_members, policy_file)
-    rules = [_RuleInForce.of(rule, members, variables) for rule in policy.require]
-    if not any(rule.applies for rule in rules):
-        rules = [_any_group(policy, members)]
+    rules = _rules_in_force(policy, partial(_members, policy_file), variables)
     places = [rule.members & everybody for rule in rules if rule.applies for _ in range(rule.needed)]
     can_be_filled = sum(person is not None for person in assign(places))
     if can_be_filled < len(places):
@@ -184,6 +179,13 @@ class _RuleInForce:
             because=because,
             members=members(rule.group),
         )
+
+
+def _rules_in_force(policy: Policy, members: _Members, variables: Mapping[str, Any]) -> list[_RuleInForce]:
+    rules = [_RuleInForce.of(rule, members, variables) for rule in policy.require]
+    if not any(rule.applies for rule in rules):
+        rules.append(_any_group(policy, members))
+    return rules
 
 
 def _applies(rule: Rule, variables: Mapping[str, Any]) -> tuple[bool, str]:

@@ -199,9 +199,12 @@ class AnswerGuard:
 
     async def _asked(self, scope: Scope) -> Answer:
         """Return what Airflow says of the question to whoever answers it."""
-        seen = Answer()
-        await self._app({**scope, "method": "GET", "headers": _bodiless(scope)}, no_body, seen.take)
-        return seen
+        return await self._called({**scope, "method": "GET", "headers": _bodiless(scope)}, no_body)
+
+    async def _called(self, scope: Scope, receive: Receive) -> Answer:
+        answer = Answer()
+        await self._app({**scope}, receive, answer.take)
+        return answer
 
     async def _hand_on(
         self, scope: Scope, body: bytes, send: Send, ti_id: str, request: ApprovalRequest
@@ -223,15 +226,15 @@ class AnswerGuard:
 
     async def _handed_on(self, scope: Scope, body: bytes) -> Answer:
         """Return Airflow's word on the answer; after a failure of its own it is asked again."""
-        for pause in (*AGAIN, 0.0):
-            answer = Answer()
-            await self._app({**scope}, _replay(body), answer.take)
-            if answer.status < 500 or not pause:
+        answer = await self._called(scope, _replay(body))
+        for pause in AGAIN:
+            if answer.status < 500:
                 break
             await self._pause(pause)
             seen = await self._asked(scope)
             if seen.status == 200 and _is_given(json.loads(seen.body), json.loads(body)):
                 return seen  # it was taken, and the word of that was lost
+            answer = await self._called(scope, _replay(body))
         return answer
 
     async def _of_task(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -43,9 +43,7 @@ class FakeAirflow:
         self.subject = "Send the letters?"
         self.given: list[dict[str, Any]] = []
         self.refuses = False
-        self.fails: list[
-            str
-        ] = []  # what it answers 500 to, one call each: before or after it took the answer
+        self.fails: list[str] = []  # with 500, call by call: "before" or "after" it took the answer
         self.asked_at = utc_now() - timedelta(minutes=1)
         self.states: list[str | None] = ["awaiting_input"]  # one for each look, the last for all after it
         self.app = FastAPI()
