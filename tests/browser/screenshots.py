@@ -6,7 +6,6 @@ import tempfile
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,9 @@ from playwright.sync_api import Browser
 
 from airflow_approvals.channels.slack.message import prompt_of
 from airflow_approvals.channels.slack.send import compared, standing_of
-from airflow_approvals.evidence.ledger_file import Period
-from airflow_approvals.store.schema import create_tables
-from airflow_approvals.store.sql import create_store
 from tests.browser.chromium import chromium
 from tests.browser.gallery import Gallery, hang
-from tests.evidence.conftest import NOON, Office, a_busy_day, package_of
+from tests.evidence.conftest import package_of_a_busy_day
 from tests.fake_slack.people import FakeSlack
 from tests.fake_slack.server import create_fake_app
 from tests.fake_slack.workspace import TOKEN
@@ -110,15 +106,8 @@ def take_evidence(browser: Browser, folder: Path) -> None:
     """Take the head of an auditor's report of a day on which much went well and some did not."""
     home = folder / "evidence"
     home.mkdir()
-    store = create_store(f"sqlite:///{home / 'airflow.db'}")
-    create_tables(store.engine)
-    office = Office(store, home)
-    a_busy_day(office)
-    period = Period(since=NOON - timedelta(days=1), until=office.now + timedelta(days=1))
-    package_of(office, home / "package", period)
-    store.close()
     page = browser.new_page(viewport={"width": 1100, "height": 1430})
-    page.goto((home / "package" / "index.html").as_uri())
+    page.goto((package_of_a_busy_day(home) / "index.html").as_uri())
     page.screenshot(path=FOLDER / "evidence.png")
     print("docs/img/evidence.png")
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_approvals.evidence.ledger_file import Period
-from airflow_approvals.store.schema import create_tables
-from airflow_approvals.store.sql import create_store
-from tests.evidence.conftest import NOON, Office, a_busy_day, package_of
+from tests.evidence.conftest import package_of_a_busy_day
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
@@ -23,16 +19,7 @@ pytestmark = pytest.mark.services
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("report")
-    store = create_store(f"sqlite:///{home / 'airflow.db'}")
-    create_tables(store.engine)
-    office = Office(store, home)
-    a_busy_day(office)
-    package_of(
-        office, home / "package", Period(since=NOON - timedelta(days=1), until=office.now + timedelta(days=1))
-    )
-    store.close()
-    return home / "package" / "index.html"
+    return package_of_a_busy_day(tmp_path_factory.mktemp("report")) / "index.html"
 
 
 @pytest.fixture

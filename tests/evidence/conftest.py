@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -230,9 +230,9 @@ def package_of(office: Office, folder: Path, period: Period) -> Package:
     return make_package(folder, envelopes, period, keys=None, made_at=office.now)
 
 
-@pytest.fixture(scope="package")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    home = tmp_path_factory.mktemp("office")
+@contextmanager
+def busy_office(home: Path) -> Iterator[Office]:
+    """Give an office after a day on which all that can happen has happened."""
     store = create_store(f"sqlite:///{home / 'airflow.db'}")
     create_tables(store.engine)
     found = Office(store, home)
@@ -241,9 +241,25 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
     store.close()
 
 
+def whole_period(office: Office) -> Period:
+    return Period(since=NOON - timedelta(days=1), until=office.now + timedelta(days=1))
+
+
+def package_of_a_busy_day(home: Path) -> Path:
+    """Return the folder of a package about that day."""
+    with busy_office(home) as office:
+        return package_of(office, home / "package", whole_period(office)).path
+
+
+@pytest.fixture(scope="package")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+    with busy_office(tmp_path_factory.mktemp("office")) as found:
+        yield found
+
+
 @pytest.fixture(scope="package")
 def whole(office: Office) -> Period:
-    return Period(since=NOON - timedelta(days=1), until=office.now + timedelta(days=1))
+    return whole_period(office)
 
 
 @pytest.fixture(scope="package")
