@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from airflow_approvals.pii.boost import ContextBoost, Surroundings
 from airflow_approvals.pii.cells import Gate
@@ -18,16 +19,30 @@ from tests.pii.mask_samples import PatternFinder
 WORDS = ("phone", "call")
 
 
+def processor_seconds(work: Callable[[], None]) -> float:
+    """Return what `work` takes, without collecting the garbage that other tests have left."""
+    gc.collect()
+    gc.disable()
+    try:
+        began = time.process_time()
+        work()
+        return time.process_time() - began
+    finally:
+        gc.enable()
+
+
 def test_context_is_looked_for_near_each_match_and_not_in_the_whole_text(scanner: Scanner) -> None:
     nlp = scanner.analyzer.nlp_engine.nlp["en"]  # type: ignore[attr-defined]  # of spaCy's engine alone
     boost = ContextBoost(scanner.analyzer.context_aware_enhancer, nlp, [WORDS])
     text = "my phone was " + "17 " * 40_000
     around = Surroundings(text, nlp.make_doc(text))
-    began = time.process_time()
-    boosted = [boost.by_text(WORDS, around, 13 + 3 * number) for number in range(5_000)]
-    assert boosted[0]
-    assert not boosted[-1]
-    assert time.process_time() - began < 3  # it took more than ten
+
+    def look() -> None:
+        boosted = [boost.by_text(WORDS, around, 13 + 3 * number) for number in range(5_000)]
+        assert boosted[0]
+        assert not boosted[-1]
+
+    assert processor_seconds(look) < 3  # it took more than ten
 
 
 def test_a_long_text_with_many_findings_is_held_against_its_source_in_time_that_grows_with_it() -> None:
@@ -45,10 +60,12 @@ def test_a_long_text_with_many_findings_is_held_against_its_source_in_time_that_
         before = " ".join(f"Name{number} went" for number in range(findings))
         after = before.replace("went", "gone")
         rules = MaskingRules(columns=(ColumnRule(column="a", treatment=Treatment.TEXT),))
-        verifier = Verifier(rules, ValueIndex(), Everywhere())
-        began = time.process_time()
-        verifier.check_batch({"a": [before]}, {"a": [re.sub(r"Name\d+", "<PERSON>", after)]})
-        assert verifier.report().verified
-        return time.process_time() - began
+
+        def check() -> None:
+            verifier = Verifier(rules, ValueIndex(), Everywhere())
+            verifier.check_batch({"a": [before]}, {"a": [re.sub(r"Name\d+", "<PERSON>", after)]})
+            assert verifier.report().verified
+
+        return min(processor_seconds(check) for _ in range(3))  # what else runs only adds to it
 
     assert seconds(16_000) < 20 * max(seconds(2_000), 0.02)  # 8 times as much; it took 64 times as long
