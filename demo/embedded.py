@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any, Self
 import httpx
 
 from demo.places import CHECKOUT, Places
+from tests.ports import free_port
 
 COMPONENTS: dict[str, tuple[str, ...]] = {
     "api-server": ("api-server",),
@@ -48,7 +48,7 @@ class EmbeddedAirflow:
         env: Mapping[str, str],
     ) -> None:
         self.places = places
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.env = _environment(places, self.url, self.port, roles, dag_folders) | dict(env)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -204,12 +204,6 @@ def patient(env: Mapping[str, str]) -> dict[str, str]:
 
 def _airflow() -> str:
     return str(Path(sys.executable).parent / "airflow")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _signal_group(child: subprocess.Popen[bytes], number: int) -> None:

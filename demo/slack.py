@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from demo.embedded import DemoError
 from tests.fake_slack.people import FakeSlack
 from tests.fake_slack.server import create_fake_app
 from tests.fake_slack.workspace import APP, APP_TOKEN, SECRET, TOKEN, Message
+from tests.ports import free_port
 
 CHANNEL = "C0DATA"  # as the policy in `demo.places` names it
 ACCOUNTS = {name: f"U0{name.upper()}" for name in ("alice", "bob", "engineer", "mallory")}
@@ -27,9 +27,7 @@ class DemoSlack:
     """The workspace, and where it is."""
 
     def __init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.workspace = FakeSlack(address=self.url, channels={CHANNEL: set()})
         for name, account in ACCOUNTS.items():

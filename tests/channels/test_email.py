@@ -23,19 +23,24 @@ from tests.web.site import free_port
 
 pytestmark = pytest.mark.airflow
 
-PORT = free_port()
 EXTRA = {"disable_ssl": True, "disable_tls": True, "from_email": "approvals@example.com", "retry_limit": 1}
 
 
 @pytest.fixture
-def mailbox() -> Iterator[Mailbox]:
-    with mail_server(PORT) as found:
+def port() -> int:
+    """Return where the mail server is to be."""
+    return free_port()
+
+
+@pytest.fixture
+def mailbox(port: int) -> Iterator[Mailbox]:
+    with mail_server(port) as found:
         yield found
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[QuietSite]:
-    connect(monkeypatch, "mail", conn_type="smtp", host="127.0.0.1", port=PORT, extra=EXTRA)
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int) -> Iterator[QuietSite]:
+    connect(monkeypatch, "mail", conn_type="smtp", host="127.0.0.1", port=port, extra=EXTRA)
     channel = "{kind: email, conn_id: mail, to: [stewards@example.com, alice@example.com]}"
     found = QuietSite(tmp_path, {"mail": channel})
     yield found
@@ -136,21 +141,21 @@ def test_the_same_mail_sent_twice_is_one_to_whoever_shows_it(site: QuietSite, ma
     assert first["Message-ID"] == second["Message-ID"]
 
 
-def test_a_mail_server_that_is_down_gets_it_later(site: QuietSite) -> None:
+def test_a_mail_server_that_is_down_gets_it_later(site: QuietSite, port: int) -> None:
     request = site.open()
     site.deliver(minutes=1)
     assert "no answer from the mail server" in site.delivery(request, "mail").problem
-    with mail_server(PORT) as mailbox:
+    with mail_server(port) as mailbox:
         site.deliver()
         assert len(mailbox.mails) == 1
     assert site.vote("alice", request).state is State.APPROVED
 
 
 def test_a_mail_server_that_says_nothing_is_left_once_and_soon(
-    site: QuietSite, monkeypatch: pytest.MonkeyPatch
+    site: QuietSite, monkeypatch: pytest.MonkeyPatch, port: int
 ) -> None:
     monkeypatch.setattr(email, "TIMEOUT", 1)
-    with socket.create_server(("127.0.0.1", PORT)) as silent:
+    with socket.create_server(("127.0.0.1", port)) as silent:
         silent.settimeout(0)
         request = site.open()
         really_connect = socket.create_connection
@@ -196,11 +201,13 @@ def test_an_address_that_is_refused_keeps_the_others_from_nothing_and_is_said(
     assert "refuses 1 of 2 addresses" in caplog.text
 
 
-def test_a_connection_without_a_sender_is_named(site: QuietSite, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_without_a_sender_is_named(
+    site: QuietSite, monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
     extra = {name: value for name, value in EXTRA.items() if name != "from_email"}
-    connect(monkeypatch, "mail", conn_type="smtp", host="127.0.0.1", port=PORT, extra=extra)
+    connect(monkeypatch, "mail", conn_type="smtp", host="127.0.0.1", port=port, extra=extra)
     request = site.open()
-    with mail_server(PORT) as mailbox:
+    with mail_server(port) as mailbox:
         site.deliver()
     assert mailbox.mails == []
     assert "connection mail: its extra names no from_email" in site.delivery(request, "mail").problem
