@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from airflow_approvals import __version__
 from airflow_approvals.client.tokens import TokenSource
 from airflow_approvals.core.errors import (
     ApprovalsError,
@@ -18,6 +19,7 @@ from airflow_approvals.core.errors import (
     NotAuthenticatedError,
     RequestNotFoundError,
     ServiceUnavailableError,
+    VersionMismatchError,
     error_types,
 )
 
@@ -28,6 +30,7 @@ API = "/approvals/api/v1"
 
 _FIRST_PAUSE = 0.2  # seconds, doubled up to the longest, each time drawn between half and all of it
 _LONGEST_PAUSE = 5.0
+_NO_ROUTE = "http"  # the problem of our own service where it has no such route: nobody else says it so
 _BY_STATUS: dict[int, type[ApprovalsError]] = {
     400: InvalidRequestError,
     401: NotAuthenticatedError,
@@ -168,12 +171,24 @@ def error_of(answer: httpx.Response) -> ApprovalsError:
         cls = error_types().get(str(problem.get("type")))
         if cls is not None:
             return cls(str(problem.get("detail", "")))
+        if problem.get("type") == _NO_ROUTE and answer.status_code in (404, 405):
+            return _older(answer)
     status = answer.status_code
     if status >= 500 or status == 429:
         return ServiceUnavailableError(f"{answer.request.url.host}: answered {status}; nothing was decided")
     return _BY_STATUS.get(status, ApprovalsError)(
         f"{answer.request.url.host}: answered {status} to {answer.request.method} {answer.request.url.path}; "
         "check that [approvals] service_url is Airflow's API server and has the approvals plugin"
+    )
+
+
+def _older(answer: httpx.Response) -> VersionMismatchError:
+    """Return the error for a service of ours that has no such route yet."""
+    asked = f"{answer.request.method} {answer.request.url.path.removeprefix(API)}"
+    return VersionMismatchError(
+        f"{answer.request.url.host}: asked for {asked} by airflow-approvals {__version__}, which the API "
+        "server's is too old to know; nothing was decided: upgrade airflow-approvals on the API server (it "
+        "goes first, workers and triggerer after it), then run this again"
     )
 
 

@@ -156,6 +156,12 @@ class ConfigurationError(ApprovalsError):
     type = "configuration"
 
 
+class VersionMismatchError(ConfigurationError):
+    """The API server's airflow-approvals is older than the one that asks, and lacks what is asked for."""
+
+    type = "version-mismatch"
+
+
 class MissingExtraError(ConfigurationError):
     """An optional dependency is not installed."""
 

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from airflow_approvals import __version__
 from airflow_approvals.core import errors
 from airflow_approvals.core.errors import ApprovalsError
 
@@ -42,6 +43,11 @@ _RETRY_AFTER = "2"  # seconds
 PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 """Headers of everything that a login has opened."""
 _DESCRIBED = "; GET {root}/openapi.json says what there is and what is expected"
+_UNKNOWN_KEY = {"extra_forbidden", "unknown_key"}
+_NEWER = (
+    f"; this server is airflow-approvals {__version__}: a worker or command line that is newer has to wait "
+    "until the server is upgraded"
+)
 _STATUS_WORDS = {400: "invalid-request", 401: "not-authenticated", 403: "not-allowed", 422: "invalid-request"}
 
 log = logging.getLogger(__name__)
@@ -85,8 +91,10 @@ def add_problem_handlers(app: FastAPI) -> None:
         # Places and kinds of trouble only: the values may be anything, and the messages can repeat them.
         found = [(".".join(map(str, each["loc"])), str(each["type"])) for each in error.errors()[:5]]
         detail = "; ".join(f"{place}: {kind}" for place, kind in found)
-        malformed = any(kind == "json_invalid" for _, kind in found)
-        told = f"not understood: {detail}{_described(request)}"
+        kinds = {kind for _, kind in found}
+        malformed = "json_invalid" in kinds
+        newer = _NEWER if kinds & _UNKNOWN_KEY else ""
+        told = f"not understood: {detail}{newer}{_described(request)}"
         return _problem(request, 400 if malformed else 422, "invalid-request", told)
 
     @app.exception_handler(StarletteHTTPException)
