@@ -3,7 +3,8 @@
 SQLite: a writing transaction takes the one write lock at its start (BEGIN IMMEDIATE) and waits for it, so it
 can never fail half-way for a lock that it would have needed earlier. The journal stays WAL, as Airflow sets
 it, with every commit synced to disk: a receipt must not be lost after it was handed out. PostgreSQL: READ
-COMMITTED with row locks; waiting for a lock ends after `LOCK_WAIT_SECONDS`.
+COMMITTED with row locks; waiting for a lock ends after `LOCK_WAIT_SECONDS`. A connection that turns out to be
+one to a standby is given up with all others of its time: after a failover the name may lead elsewhere.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url, text
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, exc, make_url, text
 
 from airflow_approvals.core.errors import ConfigurationError, ServiceUnavailableError
 
 LOCK_WAIT_SECONDS = 30
+READ_ONLY = "25006"
+"""SQLSTATE of a change that a standby, or a database that is set to be read, was asked for."""
 
 
 def open_engine(sql_alchemy_conn: str, connect_args: Mapping[str, Any] | None = None) -> Engine:
@@ -83,13 +86,23 @@ class Database:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise `ServiceUnavailableError` where the database is away, or a lock was not to be had in time."""
+    """Raise `ServiceUnavailableError` where the database is away, or a lock was not to be had in time.
+
+    Away is also one that shuts down, has no connection left, or takes no changes since a failover.
+    """
     try:
         yield
+    # The engine hides parameters: what is in the tables must not reach a log by way of the cause.
     except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
-        # The engine hides parameters: what is in the tables must not reach a log by way of the cause.
         raise ServiceUnavailableError(
             f"the metadata database did not answer in time ({type(error).__name__}); "
+            "nothing was decided, try again"
+        ) from error
+    except exc.DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        raise ServiceUnavailableError(
+            "the metadata database takes no changes now, as a standby does not (or its connection broke); "
             "nothing was decided, try again"
         ) from error
 
@@ -113,6 +126,14 @@ def _postgresql_engine(url: URL, connect_args: dict[str, Any]) -> Engine:
         cursor.execute("SET jit = off")  # our questions are short: compiling one takes longer than its answer
         cursor.close()
         connection.commit()
+
+    @event.listens_for(engine, "handle_error")
+    def _give_up_standby(context: ExceptionContext) -> None:
+        # The answer to a ping is no different there, so nothing else would take it out of the pool.
+        original = context.original_exception
+        state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+        if state == READ_ONLY:
+            context.is_disconnect = True
 
     return engine
 
