@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf, nan
 from pathlib import Path
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from airflow_approvals.core.errors import ConfigurationError
 
@@ -46,7 +47,7 @@ def read_gating() -> tuple[Path, str]:
 def read_settings() -> Settings:
     """Return the configuration in force; call it late, never at import.
 
-    Raises `ConfigurationError` for seconds that are none.
+    Raises `ConfigurationError` for seconds that are none, and for addresses that nothing can be reached by.
     """
     from airflow.configuration import AIRFLOW_HOME, conf
 
@@ -68,14 +69,15 @@ def read_settings() -> Settings:
 
     home = Path(AIRFLOW_HOME)
     api_url = conf.get("api", "base_url", fallback="") or "http://localhost:8080"
-    base_url = option("base_url", str(api_url)).rstrip("/")
+    base_url = _as_uri("base_url", option("base_url", str(api_url)).rstrip("/"))
     execution_api = str(conf.get("core", "execution_api_server_url", fallback="") or "").rstrip("/")
+    service_url = option("service_url", execution_api.removesuffix("/execution") or base_url).rstrip("/")
     return Settings(
         gated_operators=option("gated_operators", "auto"),
         govern_hitl=conf.getboolean(SECTION, "govern_hitl", fallback=False),
         policy_file=option("policy_file", str(home / POLICY_FILE)),
         base_url=base_url,
-        service_url=option("service_url", execution_api.removesuffix("/execution") or base_url).rstrip("/"),
+        service_url=_as_uri("service_url", service_url),
         sealing_keys=option("sealing_keys", ""),
         signing_key=option("signing_key", ""),
         public_key_file=option("public_key_file", ""),
@@ -88,3 +90,22 @@ def read_settings() -> Settings:
         lineage_url=option("lineage_url", ""),
         home=home,
     )
+
+
+def _as_uri(name: str, text: str) -> str:
+    """Return an address as mail headers, `Origin` and `Host` know it (RFC 3987 section 3.1; host: UTS 46)."""
+    if text.isascii():
+        return text
+    import idna
+
+    try:
+        parts = urlsplit(text)
+        host = idna.encode(parts.hostname or "", uts46=True).decode()
+        port = "" if parts.port is None else f":{parts.port}"
+    except ValueError as error:  # what idna raises, too
+        raise ConfigurationError(
+            f"[{SECTION}] {name}: expected an address like https://airflow.example.com, found {text!r}, "
+            "whose host is no name (IDNA); correct airflow.cfg"
+        ) from error
+    path, query = quote(parts.path, safe="/%:@!$&'()*+,;=~"), quote(parts.query, safe="/?%:@!$&'()*+,;=~")
+    return urlunsplit((parts.scheme, host + port, path, query, ""))

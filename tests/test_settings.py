@@ -51,3 +51,31 @@ def test_seconds_that_are_none_are_refused_by_name(
     monkeypatch.setenv(f"AIRFLOW__APPROVALS__{name.upper()}", text)
     with pytest.raises(ConfigurationError, match=rf"\[approvals\] {name}: expected seconds.*'{text}'"):
         read_settings()
+
+
+@pytest.mark.parametrize("name", ["base_url", "service_url"])
+@pytest.mark.parametrize(
+    ("text", "uri"),
+    [
+        ("https://approvals.münchen.example/", "https://approvals.xn--mnchen-3ya.example"),
+        ("https://Straße.example:8443/größe", "https://xn--strae-oqa.example:8443/gr%C3%B6%C3%9Fe"),
+        ("https://例え.テスト/airflow", "https://xn--r8jz45g.xn--zckzah/airflow"),
+        (PUBLIC, PUBLIC),
+    ],
+)
+def test_a_host_beyond_ascii_is_told_by_the_name_that_browsers_and_mails_use(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, uri: str
+) -> None:
+    monkeypatch.setenv(f"AIRFLOW__APPROVALS__{name.upper()}", text)
+    assert getattr(read_settings(), name) == uri
+
+
+@pytest.mark.parametrize(
+    "text", ["https://münchen..example", "https://münchen .example", "https://:80/ä", "ä", "https://ä:b"]
+)
+def test_an_address_beyond_ascii_that_names_no_host_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW__APPROVALS__BASE_URL", text)
+    with pytest.raises(ConfigurationError, match=r"\[approvals\] base_url: expected an address"):
+        read_settings()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import smtplib
 from datetime import datetime
+from email.headerregistry import HeaderRegistry, MessageIDHeader
 from email.message import EmailMessage
+from email.policy import EmailPolicy
 from email.utils import format_datetime
 from hashlib import sha256
 from html import escape
@@ -69,7 +71,7 @@ def post_mail(settings: ChannelSettings, message: Message, *, now: datetime) -> 
 
 def mail_of(message: Message, *, sender: str, to: tuple[str, ...], now: datetime) -> EmailMessage:
     """Return the mail. Sent twice it has the same Message-ID, so that it is shown once."""
-    mail = EmailMessage()
+    mail = EmailMessage(policy=_policy())
     mail["Subject"] = message.title
     mail["From"] = sender
     mail["To"] = ", ".join(to)
@@ -86,6 +88,14 @@ def mail_of(message: Message, *, sender: str, to: tuple[str, ...], now: datetime
     mail.set_content(plain_text(message))
     mail.add_alternative(_html(message), subtype="html")
     return mail
+
+
+def _policy() -> EmailPolicy[EmailMessage]:
+    # Python takes a long reference for words and encodes it (RFC 2047): no program would find the thread.
+    headers = HeaderRegistry()
+    for name in ("in-reply-to", "references"):
+        headers.map_to_type(name, MessageIDHeader)  # type: ignore[arg-type]  # a mixin, as all of them are
+    return EmailPolicy(header_factory=headers)
 
 
 def _told(message: Message) -> str:

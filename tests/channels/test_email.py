@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,6 +17,7 @@ from airflow_approvals.channels import email
 from airflow_approvals.channels.email import mail_of
 from airflow_approvals.channels.telling import prompt_of
 from airflow_approvals.core.model import Action, Channel, Person, State
+from airflow_approvals.settings import read_settings
 from tests.channels.quiet import QuietSite, connect
 from tests.channels.receivers import Mailbox, mail_server
 from tests.store.samples import NOON, a_request
@@ -129,6 +131,31 @@ def test_no_line_end_from_outside_becomes_a_header() -> None:
     mail = mail_of(message, sender="approvals@example.com", to=("alice@example.com",), now=NOON)
     assert mail["Bcc"] is None
     assert mail["Subject"] == "Approval needed: export to x Bcc: evil@example.com boo"
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [
+        ("airflow.example.com", "airflow.example.com"),
+        pytest.param(
+            "airflow-approvals.data-platform.internal.example.com",
+            "airflow-approvals.data-platform.internal.example.com",
+            id="longer than a line of a mail",
+        ),
+        pytest.param("approvals.münchen.example", "approvals.xn--mnchen-3ya.example", id="beyond ASCII"),
+    ],
+)
+def test_mail_programs_find_the_thread_whatever_the_host_is_called(
+    monkeypatch: pytest.MonkeyPatch, host: str, told: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW__APPROVALS__BASE_URL", f"https://{host}")
+    link = f"{read_settings().base_url}/approvals/requests/1"
+    message = prompt_of(a_request(), None, link=link, is_first=False, now=NOON)
+    mail = mail_of(message, sender="approvals@example.com", to=("alice@example.com",), now=NOON)
+    for name in ("Message-ID", "In-Reply-To", "References"):
+        written = rf"^{name}:\s+<[0-9a-f.-]+@{re.escape(told)}>$"
+        assert re.search(written.encode(), mail.as_bytes(), re.MULTILINE)
+    assert Shown(mail).links == [link]
 
 
 def test_the_same_mail_sent_twice_is_one_to_whoever_shows_it(site: QuietSite, mailbox: Mailbox) -> None:
