@@ -55,7 +55,9 @@ class Script:
             await asyncio.sleep(0.02)
         if self.failing:
             return Response("", status_code=503)
-        return {"entries": [one for one in self.entries if one["index"] > after], "next": self.head}
+        head = self.head  # the test goes on meanwhile: what is told is what is there up to here
+        told = [one for one in self.entries if after < one["index"] <= head]
+        return {"entries": told, "next": head}
 
     async def requests(self, request: Request) -> dict[str, Any]:
         self.calls.append("requests")
@@ -64,9 +66,15 @@ class Script:
 
     def decide(self, request_id: str, *, told: bool) -> None:
         self.states[request_id] = "approved"
-        self.head += 1
         if told:
-            self.entries.append({"index": self.head, "request_id": request_id, "state": "approved"})
+            self.tell(request_id, "approved")
+        else:
+            self.head += 1
+
+    def tell(self, request_id: str | None, state: str | None) -> None:
+        # First the entry, then the end: the server looks at them from a thread of its own.
+        self.entries.append({"index": self.head + 1, "request_id": request_id, "state": state})
+        self.head += 1
 
 
 @pytest.fixture
@@ -82,7 +90,7 @@ async def waiting(script: Script, count: int) -> list[asyncio.Task[dict[str, Any
         for one in IDS[:count]
     ]
     reads = script.calls.count("requests") + -(-count // 200)
-    for _ in range(500):
+    for _ in range(3000):  # a minute
         await asyncio.sleep(0.02)
         if script.calls.count("requests") >= reads and script.calls.count("events") >= 2:
             await asyncio.sleep(0.1)
@@ -141,14 +149,10 @@ async def test_what_was_decided_while_the_server_failed_is_found_although_nobody
 
 async def test_events_of_other_requests_and_of_no_move_wake_nobody(script: Script) -> None:
     gates = await waiting(script, 1)
-    for entry in (
-        {"request_id": IDS[0], "state": None},
-        {"request_id": IDS[0], "state": "pending"},
-        {"request_id": None, "state": None},
-        {"request_id": IDS[5], "state": "approved"},
-    ):
-        script.head += 1
-        script.entries.append({"index": script.head, **entry})
+    script.tell(IDS[0], None)
+    script.tell(IDS[0], "pending")
+    script.tell(None, None)
+    script.tell(IDS[5], "approved")
     await asyncio.sleep(0.3)
     assert not gates[0].done()
     script.decide(IDS[0], told=True)
