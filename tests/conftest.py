@@ -34,6 +34,8 @@ def _use_own_airflow_home() -> Path:
         AIRFLOW__API_AUTH__JWT_SECRET="the JWT secret of the tests, long enough to sign with",
         AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS="engineer:user,alice:user,bob:user,admin:admin",
     )
+    for name in ("no_proxy", "NO_PROXY"):  # the servers of the tests are on this machine
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1", "localhost")))
     return home
 
 

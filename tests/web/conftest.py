@@ -15,6 +15,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     """The API on a real uvicorn server and SQLite, for one test alone."""
     found = Site(tmp_path, f"sqlite:///{tmp_path / 'airflow.db'}")
     with serving(mounted(found.app), found.port):
+        found.wait_for_first_round()
         yield found
     found.store.close()
 
@@ -25,5 +26,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     found = Site(folder, f"sqlite:///{folder / 'airflow.db'}")
     with serving(mounted(found.app), found.port):
+        found.wait_for_first_round()
         yield found
     found.store.close()

@@ -131,6 +131,14 @@ class Site:
         )
         self.app = create_app(lambda: self.service, self.settings, self.users)
 
+    def wait_for_first_round(self) -> None:
+        """Wait until what time drives has gone round once: what it writes is not amid what a test does."""
+        deadline = time.monotonic() + LOADED
+        while self.store.last_checkpoint() is None:
+            if time.monotonic() > deadline:
+                raise RuntimeError("the background did nothing")
+            time.sleep(0.01)
+
     def person(self, name: str) -> ApprovalsClient:
         return ApprovalsClient(self.base_url, login_token(f"login-{quote(name)}"), LOADED, patience=5.0)
 
