@@ -13,7 +13,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from tests.web.site import free_port, serving
+from tests.web.site import LOADED, free_port, serving
 
 
 @dataclass(kw_only=True)
@@ -92,7 +92,7 @@ def mail_server(port: int) -> Iterator[Mailbox]:
     from aiosmtpd.controller import Controller
 
     mailbox = Mailbox()
-    controller = Controller(mailbox, hostname="127.0.0.1", port=port)
+    controller = Controller(mailbox, hostname="127.0.0.1", port=port, ready_timeout=LOADED)
     controller.start()
     try:
         yield mailbox

@@ -8,13 +8,14 @@ import httpx
 import pytest
 
 from airflow_approvals.core.model import State
-from tests.channels.site import ALICE, SlackSite, code_in, eventually
+from tests.channels.site import ALICE, LOADED, SlackSite, code_in, eventually
 
 
 @pytest.fixture
 def browser(unlinked: SlackSite) -> Iterator[httpx.Client]:
     """A browser that alice is logged in with."""
-    with httpx.Client(base_url=f"{unlinked.base_url}/approvals", cookies={"_token": "login-alice"}) as found:
+    address, cookies = f"{unlinked.base_url}/approvals", {"_token": "login-alice"}
+    with httpx.Client(base_url=address, cookies=cookies, timeout=LOADED) as found:
         yield found
 
 

@@ -13,7 +13,7 @@ from airflow_approvals import __version__
 from airflow_approvals.client.calls import API
 from airflow_approvals.core.errors import RequestNotFoundError, VersionMismatchError
 from airflow_approvals.core.model import ApprovalRequest, from_json, to_json
-from tests.web.site import Site, an_opening, mounted, serving
+from tests.web.site import LOADED, Site, an_opening, mounted, serving
 
 
 @pytest.fixture
@@ -51,9 +51,8 @@ def test_a_key_of_a_newer_worker_is_refused_with_the_version_of_the_server(
     place["of_tomorrow"] = 1
     with site.worker(site.add_task()) as worker:
         token = worker._caller._token_source()
-    answer = httpx.post(
-        f"{site.base_url}{API}/requests", json=body, headers={"Authorization": f"Bearer {token}"}
-    )
+    headers = {"Authorization": f"Bearer {token}"}
+    answer = httpx.post(f"{site.base_url}{API}/requests", json=body, headers=headers, timeout=LOADED)
     assert answer.status_code == 422
     assert f"this server is airflow-approvals {__version__}: a worker" in answer.json()["detail"]
     assert "request.opened" not in {entry["kind"] for entry in site.ledger()}

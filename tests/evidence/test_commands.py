@@ -17,7 +17,7 @@ from airflow_approvals.cli.main import main
 from airflow_approvals.core.model import ApprovalRequest
 from tests.cli.test_evidence import ALONE
 from tests.evidence.conftest import an_export
-from tests.web.site import POLICY, Site, mounted, serving
+from tests.web.site import LOADED, POLICY, Site, mounted, serving
 
 STANDING = """
     standing: {max_days: 30, void_on: [schema, residual_pii, "rows > 1.2x"]}
@@ -116,6 +116,7 @@ def test_a_worker_can_neither_break_it_nor_have_anything_stand(site: Site) -> No
             f"{site.base_url}/approvals/api/v1/requests/{request.id}/{path}",
             json=body,
             headers={"Authorization": f"Bearer {token}"},
+            timeout=LOADED,
         )
         assert (answer.status_code, answer.json()["type"]) == (403, "not-allowed")
 
@@ -162,6 +163,7 @@ def page(site: Site, request: ApprovalRequest, user: str) -> str:
     answer = httpx.get(
         f"{site.base_url}/approvals/requests/{request.id}",
         headers={"Authorization": f"Bearer login-{user}", "Accept": "text/html"},
+        timeout=LOADED,
     )
     assert answer.status_code == 200, answer.text
     return " ".join(answer.text.split())

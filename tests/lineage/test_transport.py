@@ -176,8 +176,9 @@ def test_a_service_that_says_nothing_is_left_after_two_seconds(
 def test_without_a_backend_the_service_says_so_and_takes_nothing(
     tmp_path: Path, kept: KeptEvents, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(transport_module, "_PAUSE", LOADED)  # asked once, and for as long as it takes
     with a_site(tmp_path, None) as site:
-        a_transport(monkeypatch, site.base_url).emit(an_event())
+        a_transport(monkeypatch, site.base_url, patience=LOADED).emit(an_event())
         assert kept.count() == 1
         log = caplog.text
     assert "the service answers 503: it is kept in" in log
@@ -194,6 +195,7 @@ def test_a_lineage_token_opens_nothing_else(site: Site) -> None:
             f"{site.base_url}/approvals/api/v1{path}",
             headers={"Authorization": f"Bearer {token}"},
             json={} if method == "POST" else None,
+            timeout=LOADED,
         )
         assert answer.status_code == 403, path
         assert answer.json()["type"] == "not-allowed"
@@ -212,6 +214,7 @@ def test_nobody_else_tells_lineage(token: Any, site: Site) -> None:
         f"{site.base_url}/approvals/api/v1/lineage/events",
         headers={"Authorization": f"Bearer {token()}"},
         json=a_task_event(),
+        timeout=LOADED,
     )
     assert answer.status_code == 403
 
@@ -227,6 +230,7 @@ def test_a_token_of_one_scope_is_none_of_another(scope: Any, subject: str, site:
         f"{site.base_url}/approvals/api/v1/lineage/events",
         headers={"Authorization": f"Bearer {token}"},
         json=a_task_event(),
+        timeout=LOADED,
     )
     assert answer.status_code in (401, 403)
 

@@ -113,9 +113,9 @@ def _served(web: Path, marquez: str) -> Iterator[str]:
     with subprocess.Popen(["node", "setupProxy.js"], cwd=web, env=env, stdout=subprocess.DEVNULL) as server:
         try:
             address = f"http://127.0.0.1:{own}"
-            for _ in range(100):
+            for _ in range(600):
                 with suppress(httpx.TransportError):
-                    httpx.get(f"{address}/healthcheck")
+                    httpx.get(f"{address}/healthcheck", timeout=60)
                     break
                 time.sleep(0.1)
             yield address

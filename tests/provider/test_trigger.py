@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from airflow_approvals.client import watch
+from airflow_approvals.triggers import approval
 from airflow_approvals.triggers.approval import HOLD_BACK, ApprovalTrigger
 
 pytestmark = pytest.mark.airflow
@@ -34,27 +36,38 @@ def test_a_trigger_is_the_same_after_serialisation() -> None:
     assert ApprovalTrigger(**kwargs).serialize() == (path, kwargs)
 
 
-@pytest.mark.usefixtures("decided")
-def test_an_old_defer_ends_at_once() -> None:
-    trigger = ApprovalTrigger(request_id="r1", base_url="http://h", deferred_at=time.time() - HOLD_BACK)
-    began = time.monotonic()
-    assert asyncio.run(fire(trigger)) == [DECIDED]
-    assert time.monotonic() - began < HOLD_BACK / 2
-
-
-AGES = {"young": 0.0, "from a clock that is ahead": -3600.0}
+AGES = {
+    "young": (0.0, [HOLD_BACK]),
+    "older": (10.0, [HOLD_BACK - 10]),
+    "old enough": (HOLD_BACK, []),
+    "from a clock that is ahead": (-3600.0, [HOLD_BACK]),
+}
 
 
 @pytest.mark.usefixtures("decided")
-@pytest.mark.parametrize("age", AGES.values(), ids=AGES.keys())
+@pytest.mark.parametrize(("age", "waits"), AGES.values(), ids=AGES.keys())
 def test_a_decision_on_a_young_defer_waits_but_not_for_longer(
-    age: float, monkeypatch: pytest.MonkeyPatch
+    age: float, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ApprovalTrigger, "hold_back", 0.5)
-    trigger = ApprovalTrigger(request_id="r1", base_url="http://h", deferred_at=time.time() - age)
-    began = time.monotonic()
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(approval, "time", SimpleNamespace(time=lambda: 7200.0))
+    monkeypatch.setattr(approval, "asyncio", SimpleNamespace(sleep=sleep))
+    trigger = ApprovalTrigger(request_id="r1", base_url="http://h", deferred_at=7200.0 - age)
     assert asyncio.run(fire(trigger)) == [DECIDED]
-    assert 0.4 < time.monotonic() - began < HOLD_BACK / 2
+    assert slept == waits
+
+
+@pytest.mark.usefixtures("decided")
+def test_a_young_defer_ends_when_it_is_old_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ApprovalTrigger, "hold_back", 0.5)
+    began = time.monotonic()
+    trigger = ApprovalTrigger(request_id="r1", base_url="http://h", deferred_at=time.time())
+    assert asyncio.run(fire(trigger)) == [DECIDED]
+    assert time.monotonic() - began > 0.4
 
 
 def test_a_server_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

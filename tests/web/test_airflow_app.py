@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.provider.site import (
+    LOADED,
     POLICY,
     airflow_settings,
     free_port,
@@ -46,12 +47,12 @@ def server(airflow_home: Path) -> Iterator[str]:
 
 def bearer(server: str, name: str) -> httpx.Client:
     return httpx.Client(
-        base_url=server + API, headers={"Authorization": f"Bearer {login(server, name)}"}, timeout=60
+        base_url=server + API, headers={"Authorization": f"Bearer {login(server, name)}"}, timeout=LOADED
     )
 
 
 def browser(server: str, name: str) -> httpx.Client:
-    return httpx.Client(base_url=server + API, cookies={"_token": login(server, name)}, timeout=60)
+    return httpx.Client(base_url=server + API, cookies={"_token": login(server, name)}, timeout=LOADED)
 
 
 def opened(server: str, key: str) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def test_airflow_users_ask_and_answer(server: str) -> None:
 @pytest.mark.parametrize("token", [None, "nonsense"])
 def test_nobody_gets_in_without_a_login(server: str, path: str, token: str | None) -> None:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    answer = httpx.get(server + API + path, headers=headers)
+    answer = httpx.get(server + API + path, headers=headers, timeout=LOADED)
     assert answer.status_code == 401
     assert answer.headers["content-type"] == "application/problem+json"
 
@@ -96,8 +97,8 @@ def test_a_login_cookie_alone_reads_but_changes_nothing(server: str) -> None:
 
 
 def test_airflow_leads_to_the_inbox_and_from_a_task_instance_to_its_approval(server: str) -> None:
-    token = login(server, "admin")
-    with httpx.Client(base_url=server, headers={"Authorization": f"Bearer {token}"}) as admin:
+    headers = {"Authorization": f"Bearer {login(server, 'admin')}"}
+    with httpx.Client(base_url=server, headers=headers, timeout=LOADED) as admin:
         plugins = admin.get("/api/v2/plugins").json()["plugins"]
     views = [view for plugin in plugins for view in plugin["external_views"]]
     hrefs = {view["destination"]: view["href"] for view in views if view["href"].startswith("/approvals/")}
@@ -111,7 +112,8 @@ def test_airflow_leads_to_the_inbox_and_from_a_task_instance_to_its_approval(ser
     }.items():
         assert f"{{{name}}}" in task
         task = task.replace(f"{{{name}}}", value)
-    with httpx.Client(base_url=server, cookies={"_token": login(server, "alice")}) as alice:
+    cookies = {"_token": login(server, "alice")}
+    with httpx.Client(base_url=server, cookies=cookies, timeout=LOADED) as alice:
         inbox, tab = (alice.get(path, headers={"Accept": "text/html"}) for path in (hrefs["nav"], task))
     assert (inbox.status_code, "Nothing waits for your answer" in inbox.text or "row-link" in inbox.text) == (
         200,
@@ -121,7 +123,7 @@ def test_airflow_leads_to_the_inbox_and_from_a_task_instance_to_its_approval(ser
 
 
 def test_the_background_loop_runs_in_the_api_server(server: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + LOADED
     with bearer(server, "alice") as alice:
         while True:
             kinds = {entry["kind"] for entry in alice.get("/events").json()["entries"]}

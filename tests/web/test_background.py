@@ -22,7 +22,7 @@ from airflow_approvals.ports import Page, RequestFilter
 from airflow_approvals.web import background
 from airflow_approvals.web.backend import Backend
 from airflow_approvals.web.background import Background
-from tests.web.site import POLICY, Site, an_opening, mounted, serving, utc_now
+from tests.web.site import LOADED, POLICY, Site, an_opening, mounted, serving, utc_now
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_a_step_that_fails_does_not_keep_the_others_from_running(
 def test_the_loop_lives_in_the_lifespan_of_the_mounted_app(tmp_path: Path) -> None:
     site = Site(tmp_path, f"sqlite:///{tmp_path / 'airflow.db'}", due_interval=0.05)
     with serving(mounted(site.app), site.port):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + LOADED
         while site.store.last_checkpoint() is None:
             assert time.monotonic() < deadline
             time.sleep(0.02)

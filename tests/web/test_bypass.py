@@ -27,7 +27,7 @@ from airflow_approvals.core.errors import (
     VoteRefusedError,
 )
 from airflow_approvals.core.model import ApprovalRequest, State
-from tests.web.site import POLICY, Site, an_opening, utc_now
+from tests.web.site import LOADED, POLICY, Site, an_opening, utc_now
 
 
 class Attempt:
@@ -261,7 +261,7 @@ def test_a_login_cookie_from_another_site_changes_nothing(site: Site) -> None:
         {**own, "Content-Type": "text/plain"},
         {**own, "Authorization": "Basic YWxpY2U6YWxpY2U="},
     ]
-    with httpx.Client(cookies={"_token": "login-alice"}) as browser:
+    with httpx.Client(cookies={"_token": "login-alice"}, timeout=LOADED) as browser:
         for headers in rows:
             answer = browser.post(url, json=vote, headers=headers)
             assert answer.status_code in (401, 403), headers

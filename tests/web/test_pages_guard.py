@@ -21,7 +21,7 @@ from airflow_approvals.service import Opening
 from airflow_approvals.web.pages.csrf import COOKIE
 from airflow_approvals.web.pages.words import visible
 from tests.web.pages import Browser, Page
-from tests.web.site import Site, an_opening
+from tests.web.site import LOADED, Site, an_opening
 
 ID = "3f2b8f6e-1111-4222-8333-444455556666"
 PATHS = ["/", f"/requests/{ID}", f"/requests/{ID}/receipt", "/task-instances/a/b/c/-1", "/static/app.css"]
@@ -38,7 +38,8 @@ def opened(site: Site, opening: Opening) -> ApprovalRequest:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_page_without_a_login_leads_to_airflows_login_and_back(shared: Site, path: str) -> None:
-    answer = httpx.get(f"{shared.base_url}/approvals{path}?x=1%202", headers={"Accept": "text/html"})
+    wanted = f"{shared.base_url}/approvals{path}?x=1%202"
+    answer = httpx.get(wanted, headers={"Accept": "text/html"}, timeout=LOADED)
     assert answer.status_code == 303
     address = urlsplit(answer.headers["location"])
     assert (address.scheme, address.netloc, address.path) == ("", "", "/api/v2/auth/login")
@@ -48,14 +49,14 @@ def test_a_page_without_a_login_leads_to_airflows_login_and_back(shared: Site, p
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("headers", [{}, {"Accept": "text/html", "HX-Request": "true"}])
 def test_a_scripts_call_without_a_login_is_refused(shared: Site, path: str, headers: dict[str, str]) -> None:
-    answer = httpx.get(f"{shared.base_url}/approvals{path}", headers=headers)
+    answer = httpx.get(f"{shared.base_url}/approvals{path}", headers=headers, timeout=LOADED)
     assert (answer.status_code, answer.json()["type"]) == (401, "not-authenticated")
 
 
 @pytest.mark.parametrize("path", FORMS)
 def test_a_form_without_a_login_is_refused(shared: Site, path: str) -> None:
     answer = httpx.post(
-        f"{shared.base_url}/approvals{path}", data={"a": "b"}, headers={"Accept": "text/html"}
+        f"{shared.base_url}/approvals{path}", data={"a": "b"}, headers={"Accept": "text/html"}, timeout=LOADED
     )
     assert answer.status_code == 401
     assert answer.headers["content-type"].startswith("text/html")
@@ -68,7 +69,8 @@ def test_a_worker_has_no_pages(shared: Site) -> None:
 
     ti_id = shared.add_task()
     token = worker_tokens(ti_id, SECRET)()
-    answer = httpx.get(f"{shared.base_url}/approvals/", headers={"Authorization": f"Bearer {token}"})
+    headers = {"Authorization": f"Bearer {token}"}
+    answer = httpx.get(f"{shared.base_url}/approvals/", headers=headers, timeout=LOADED)
     assert answer.status_code == 401
 
 
@@ -107,7 +109,9 @@ def test_the_token_of_one_person_is_none_for_another(shared: Site) -> None:
     # Bob has put his own seed into alice's browser, and sends her his own form.
     cookies = f"_token=login-alice; {COOKIE}={seed}"
     data = {**form.fields, "verdict": "approve"}
-    answer = httpx.post(f"{shared.base_url}{form.action}", data=data, headers={"Cookie": cookies})
+    answer = httpx.post(
+        f"{shared.base_url}{form.action}", data=data, headers={"Cookie": cookies}, timeout=LOADED
+    )
     assert answer.status_code == 403
     assert shared.store.get_request(request.id).votes == ()
 
