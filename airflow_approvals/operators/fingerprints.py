@@ -9,14 +9,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from enum import Enum
 from functools import cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from airflow.sdk import ObjectStoragePath
+
 from airflow_approvals.core.canonical import digest_of, sha256_hex
 from airflow_approvals.core.errors import InvalidRequestError
+from airflow_approvals.operators.code_digests import Refer, digest_of_code
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, XComArg
@@ -44,17 +48,20 @@ def describe_task(operator: BaseOperator, *, fields: Iterable[str], show: Iterab
     }
 
 
-def digest_of_value(value: Any, name: str) -> str:
+def digest_of_value(value: Any, name: str, refer: Refer | None = None) -> str:
     """Return the SHA-256 of the canonical JSON of `value`; `name` says where it stands."""
-    told = plain(value, name)
+    told = plain(value, name, refer)
     try:
         return digest_of(told)
     except InvalidRequestError as error:
         raise InvalidRequestError(f"argument {name}: {error}") from None
 
 
-def plain(value: Any, name: str) -> Any:
-    """Return `value` as JSON, the same in every process, or raise `InvalidRequestError` naming `name`."""
+def plain(value: Any, name: str, refer: Refer | None = None) -> Any:
+    """Return `value` as JSON, the same in every process, or raise `InvalidRequestError` naming `name`.
+
+    `refer` tells functions and classes, where they are not to be told by a digest of their own.
+    """
     if value is None or (isinstance(value, (str, bool)) and not isinstance(value, Enum)):
         return value
     if isinstance(value, _xcom_argument()):
@@ -62,11 +69,16 @@ def plain(value: Any, name: str) -> Any:
         return {"xcoms": [[operator.task_id, key] for operator, key in value.iter_references()]}
     if isinstance(value, _not_set()):
         return {"unset": type(value).__name__}  # left to the operator, whose code is told
+    if isinstance(value, ObjectStoragePath):
+        return {"object_storage": _object_storage(value, name)}
     for kinds, told in _PLAIN:
         if isinstance(value, kinds):
             return told(value, name)
+    for kinds, told_within in _HOLDING:
+        if isinstance(value, kinds):
+            return told_within(value, name, refer)
     if callable(value):
-        return {"code": _digest_of_code(value, name)}
+        return refer(value, name) if refer else {"code": digest_of_code(value, name, plain)}
     raise InvalidRequestError(
         f"argument {name}: a {type(value).__module__}.{type(value).__qualname__} has no digest, so nobody "
         "could approve exactly it; pass text, numbers, times, lists or dicts"
@@ -82,48 +94,48 @@ def _number(value: int | float, name: str) -> Any:
     return value
 
 
-def _dict(value: Mapping[Any, Any], name: str) -> dict[str, Any]:
+def _object_storage(value: ObjectStoragePath, name: str) -> dict[str, Any]:
+    parts = value.serialize()
+    # What configures the store may hold keys: a field that is shown shows them as a digest.
+    return {**parts, "kwargs": digest_of_value(parts["kwargs"], f"{name}.storage_options")}
+
+
+def _dict(value: Mapping[Any, Any], name: str, refer: Refer | None) -> dict[str, Any]:
     for key in value:
         if not isinstance(key, str):
             raise InvalidRequestError(
                 f"argument {name}: its keys must be text to have a digest, found a {type(key).__name__}"
             )
-    return {str(key): plain(each, f"{name}.{key}") for key, each in value.items()}
+    return {str(key): plain(each, f"{name}.{key}", refer) for key, each in value.items()}
 
 
-def _list(value: Iterable[Any], name: str) -> list[Any]:
-    return [plain(each, f"{name}[{index}]") for index, each in enumerate(value)]
+def _list(value: Iterable[Any], name: str, refer: Refer | None) -> list[Any]:
+    return [plain(each, f"{name}[{index}]", refer) for index, each in enumerate(value)]
 
 
-def _set(value: Iterable[Any], name: str) -> dict[str, Any]:
-    return {"set": sorted(digest_of_value(each, name) for each in value)}
+def _set(value: Iterable[Any], name: str, refer: Refer | None) -> dict[str, Any]:
+    return {"set": sorted(digest_of_value(each, name, refer and _refuse_in_set) for each in value)}
+
+
+def _refuse_in_set(value: Any, name: str) -> Any:
+    # Told by the order in which they are read, which a set has not twice.
+    raise InvalidRequestError(f"argument {name}: functions in a set have no digest; put them into a list")
 
 
 _PLAIN: tuple[tuple[Any, Any], ...] = (
     (Enum, lambda value, name: plain(value.value, name)),
     ((int, float), _number),
-    (Mapping, _dict),
+    (Decimal, lambda value, name: {"decimal": str(value)}),
     ((bytes, bytearray), lambda value, name: {"sha256": sha256_hex(bytes(value))}),
-    (
-        Sequence,
-        _list,
-    ),  # Airflow's lazy sequences of XComs too; no data frame, whose items are not its content
-    ((set, frozenset), _set),
     ((datetime, date, time), lambda value, name: value.isoformat()),
     (timedelta, lambda value, name: {"seconds": str(value.total_seconds())}),
     ((PurePath, UUID), lambda value, name: str(value)),
 )
-
-
-def _digest_of_code(function: Any, name: str) -> str:
-    """Return the digest of a function's source; a deployment may change it while people think."""
-    try:
-        return sha256_hex(inspect.getsource(inspect.unwrap(function)).encode())
-    except (OSError, TypeError):
-        raise InvalidRequestError(
-            f"argument {name}: its source cannot be read, so nobody could approve exactly it; "
-            "pass a function from a file"
-        ) from None
+_HOLDING: tuple[tuple[Any, Any], ...] = (
+    (Mapping, _dict),
+    ((set, frozenset), _set),
+    (Sequence, _list),  # Airflow's lazy ones of XComs too; no data frame, whose items are not its content
+)
 
 
 @cache

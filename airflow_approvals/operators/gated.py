@@ -2,7 +2,7 @@
 
 The task's class is exchanged for a subclass of the same name, so that dependencies, mapping, serialisation
 and the UI stay as they are. What is approved is the task as it is rendered: operator, arguments, fields and
-code.
+the code of functions with what they bring along (`code_digests`).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.providers.standard.operators.python import ShortCircuitOperator
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
-from airflow.sdk import DAG, BaseOperator, BaseSensorOperator, task
+from airflow.sdk import DAG, BaseOperator, BaseSensorOperator, ObjectStoragePath, task
 
 from airflow_approvals.core.errors import InvalidRequestError
 from airflow_approvals.core.model import ApprovalRequest, State
@@ -25,6 +25,7 @@ from tests.provider.site import Site
 pytestmark = pytest.mark.airflow
 
 ACTS: list[str] = []
+FOLDERS = {"to": "outbox"}
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +134,49 @@ def test_an_argument_that_is_no_template_is_bound_too(runs: Runs) -> None:
     run = runs.test(dag, change_then_approve)
     assert run.states == {"act": "failed"}
     assert not ACTS
+
+
+@pytest.mark.parametrize("changed", ["variable", "default", "constant"])
+def test_what_a_function_brings_along_is_bound_too(runs: Runs, changed: str) -> None:
+    limit = 10
+
+    def act(most: int = 5) -> None:
+        ACTS.append(str([limit, most, FOLDERS]))
+
+    def change_then_approve(site: Site, request: ApprovalRequest) -> None:
+        nonlocal limit
+        if changed == "variable":
+            limit = 10**6
+        elif changed == "default":
+            act.__defaults__ = (10**6,)
+        else:
+            FOLDERS["to"] = "everywhere"
+        approve(site, request)
+
+    with DAG(f"gated_{changed}") as dag:
+        gated(task(act))()
+    try:
+        run = runs.test(dag, change_then_approve)
+    finally:
+        FOLDERS["to"] = "outbox"
+    assert run.states == {"act": "failed"}
+    assert not ACTS
+    assert [request.state for request in runs.site.requests_of(run.run_id)] == [State.APPROVED]
+
+
+def test_an_object_storage_path_can_be_given_to_a_gated_function(runs: Runs, tmp_path: Path) -> None:
+    with DAG("gated_path") as dag:
+
+        @gated
+        @task
+        def act(place: ObjectStoragePath) -> None:
+            place.write_text("approved")
+
+        act(ObjectStoragePath(f"file://{tmp_path}/outbox.txt"))
+    run = runs.test(dag)
+    assert run.states == {"act": "success"}
+    assert (tmp_path / "outbox.txt").read_text() == "approved"
+    check_completed(runs, run.run_id)
 
 
 def test_a_source_that_changes_while_people_think_is_refused(runs: Runs, staged: Path) -> None:
