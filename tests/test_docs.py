@@ -14,6 +14,7 @@ from unittest.mock import MagicMock
 
 import pytest
 from fastapi import FastAPI
+from pydantic import BaseModel
 from starlette.routing import Route
 
 from airflow_approvals.cli.exits import TABLE
@@ -23,6 +24,7 @@ from airflow_approvals.core.model import Action
 from airflow_approvals.core.policy import Group as PolicyGroup
 from airflow_approvals.core.policy import Match, Policy, PolicyFile, parse_policy_file
 from airflow_approvals.core.policy_channels import KINDS
+from airflow_approvals.core.policy_schema import DESCRIPTIONS
 from airflow_approvals.core.policy_words import duration_text
 from airflow_approvals.provider import get_provider_info
 from airflow_approvals.settings import Settings, read_settings
@@ -136,6 +138,19 @@ def test_the_policy_example_covers_the_dags_beside_it() -> None:
 )
 def test_the_words_of_the_policy_file_are_those_of_the_code(marker: str, keys: Iterable[str]) -> None:
     assert words(marker) == sorted(keys)
+
+
+@pytest.mark.parametrize(
+    ("marker", "model"),
+    [("file keys", PolicyFile), ("group keys", PolicyGroup), ("policy keys", Policy), ("match keys", Match)],
+)
+def test_editors_are_told_of_a_key_what_the_page_tells(marker: str, model: type[BaseModel]) -> None:
+    for row in table(marker, "docs/policy-file.md"):
+        said = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", row[1])
+        clause = max((each.strip() for each in re.split(r"[;,:.()`]", said)), key=len)
+        for key in re.findall(r"`([^`]+)`", row[0]):
+            # A cell that only names the keys inside tells nothing that could be contradicted.
+            assert len(clause) < len("channels.") or clause.lower() in DESCRIPTIONS[model][key].lower(), key
 
 
 def test_what_a_policy_does_unless_told_otherwise_is_what_the_code_does() -> None:

@@ -270,16 +270,6 @@ def digest_of_policy(policy: Policy) -> str:
     return digest_of(policy.model_dump(mode="json"))
 
 
-def policy_json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of the policy file, for editors."""
-    schema = PolicyFile.model_json_schema()
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **schema,
-        "title": "airflow-approvals policy file",
-    }
-
-
 def parse_policy_file(text: str, *, name: str) -> PolicyFile:
     """Return the policy file that `text` holds; raise one `PolicyError` with all problems and lines."""
     document = read_yaml(text)

@@ -10,10 +10,12 @@ from datetime import timedelta
 from pathlib import Path
 from textwrap import dedent
 
+import jsonschema
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from airflow_approvals.core.errors import PolicyError
 from airflow_approvals.core.model import Person
@@ -22,8 +24,8 @@ from airflow_approvals.core.policy import (
     PolicyFile,
     digest_of_policy,
     parse_policy_file,
-    policy_json_schema,
 )
+from airflow_approvals.core.policy_schema import DESCRIPTIONS, policy_json_schema
 from airflow_approvals.core.policy_words import duration_text, parse_duration
 
 SCHEMA_FILE = Path(__file__).parents[2] / "docs" / "policy.schema.json"
@@ -403,4 +405,51 @@ def test_the_published_schema_is_the_one_of_the_models() -> None:
     current = json.dumps(policy_json_schema(), indent=2, sort_keys=True) + "\n"
     assert SCHEMA_FILE.read_text(encoding="utf-8") == current, (
         "write the output of policy_json_schema() to docs/"
+    )
+
+
+def test_an_editor_takes_a_whole_file_and_refuses_an_unknown_key() -> None:
+    schema = jsonschema.Draft202012Validator(policy_json_schema())
+    whole = yaml.safe_load(WHOLE)
+    schema.validate(whole)
+    schema.validate(
+        {**whole, "protected_variables": ["prod_*", {"name": "t", "policies": ["partner-export"]}]}
+    )
+    wrongs: list[dict[str, object]] = [
+        {"polices": []},
+        {"protected_connections": ["a name"]},
+        {"protected_connections": [1]},
+    ]
+    for wrong in wrongs:
+        assert not schema.is_valid({**whole, **wrong})
+
+
+def test_an_editor_tells_of_every_key_what_it_says() -> None:
+    schema = policy_json_schema()
+    objects = [part for part in (schema, *schema["$defs"].values()) if "properties" in part]
+    assert len(objects) == len(DESCRIPTIONS)
+    for part in objects:
+        for key, said in part["properties"].items():
+            assert said.get("description", "").endswith("."), f"{part['title']}.{key}"
+
+
+@pytest.mark.parametrize("model", DESCRIPTIONS, ids=lambda model: model.__name__)
+def test_what_a_key_means_where_it_is_left_out_is_said_where_it_may_be(model: type[BaseModel]) -> None:
+    assert DESCRIPTIONS[model].keys() == model.model_fields.keys()
+    for key, said in DESCRIPTIONS[model].items():
+        default = model.model_fields[key].default
+        assert ("unless given" in said) is not model.model_fields[key].is_required(), key
+        if isinstance(default, timedelta):
+            default = duration_text(default)
+        if isinstance(default, bool | str):
+            assert f"; `{str(default).lower()}` unless given" in said, key
+        elif isinstance(default, int):
+            assert f"; {default} unless given" in said, key
+
+
+def test_the_schema_tells_defaults_as_a_file_would() -> None:
+    properties = policy_json_schema()["$defs"]["Policy"]["properties"]
+    assert (properties["expires_after"]["default"], properties["receipt_valid_for"]["default"]) == (
+        "1d",
+        "30m",
     )
