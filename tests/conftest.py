@@ -34,12 +34,13 @@ def _use_own_airflow_home() -> Path:
         AIRFLOW__API_AUTH__JWT_SECRET="the JWT secret of the tests, long enough to sign with",
         AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS="engineer:user,alice:user,bob:user,admin:admin",
     )
-    for name in ("no_proxy", "NO_PROXY"):  # the servers of the tests are on this machine
-        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1", "localhost")))
     return home
 
 
 AIRFLOW_HOME = _use_own_airflow_home()
+# The servers of the tests are on this machine; slack_sdk has no exception for them.
+PROXIES = {name: os.environ.pop(name) for name in [*os.environ] if name.lower().endswith("_proxy")}
+"""The proxies of whoever runs the tests, for those that install something."""
 
 
 def pytest_report_header() -> str:

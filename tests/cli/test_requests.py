@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -12,7 +13,7 @@ import pytest
 
 from airflow_approvals.cli.exits import Exit
 from tests.cli.conftest import Say
-from tests.web.site import Site, an_opening
+from tests.web.site import LOADED, Site, an_opening
 
 
 def ask_for(site: Site, name: str = "customers", *, folder: str = "") -> str:
@@ -261,11 +262,11 @@ def test_a_server_that_is_not_there_has_an_exit_code_of_its_own(
 
 
 def test_a_request_by_hand_is_waited_for_until_it_is_approved(site: Site, say: Say) -> None:
-    approver = threading.Thread(target=_approve_what_comes, args=(site, "by-hand"))
+    approver = threading.Thread(target=_approve_what_comes, args=(site, "by-hand"), daemon=True)
     approver.start()
     told = say(
         *("request", "--kind", "export", "--destination", "file:///outbox/by-hand"),
-        *("-p", "rows=12", "-j", "a single correction", "--wait", "--timeout", "20"),
+        *("-p", "rows=12", "-j", "a single correction", "--wait", "--timeout", str(LOADED)),
         user="engineer",
     )
     approver.join()
@@ -323,8 +324,10 @@ def test_the_name_of_a_parameter_cannot_repaint_the_terminal_either(site: Site, 
 
 def _approve_what_comes(site: Site, name: str) -> None:
     with site.person("alice") as alice:
-        while True:
+        deadline = time.monotonic() + LOADED
+        while time.monotonic() < deadline:
             for request in alice.list_requests(status=["pending"]).requests:
                 if (request.action.destination or "").endswith(name):
                     alice.vote(request.id, "approve", revision=request.revision)
                     return
+            time.sleep(0.05)
