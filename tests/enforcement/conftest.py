@@ -9,19 +9,22 @@ import pytest
 from tests.enforcement.site import Cluster, running_cluster
 
 ATTACKS = ("reads", "from_a_trigger", "calls_execute", "overwrites", "in_a_template")
-GATED = ("stock", "deferring", "plain", "wrong_policy", "without_file", "without_hooks")
+GATED = ("stock", "deferring", "plain", "wrong_policy", "without_file", "without_hooks", "approved_write")
+DENIED = ("denied_write",)
 HITL = "example_hitl_operator"
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """An Airflow in which every DAG has run to its end, and whoever asked was approved."""
+    """An Airflow in which every DAG has run to its end, and whoever asked was answered."""
     with running_cluster(tmp_path_factory.mktemp("enforcement")) as cluster:
-        for dag_id in ("marked", HITL, *GATED, *ATTACKS, "untouched"):
+        for dag_id in ("marked", HITL, *GATED, *DENIED, *ATTACKS, "untouched"):
             cluster.trigger(dag_id)
         cluster.wait_for_requests("marked")
         cluster.api(
             "PATCH", "/dags/marked/dagRuns/marked/taskInstances/insert", json={"new_state": "success"}
         ).raise_for_status()
-        cluster.approve_as_they_come(GATED, until_ended=(*GATED, *ATTACKS, "untouched"))
+        cluster.answer_as_they_come(
+            approved=GATED, denied=DENIED, until_ended=(*GATED, *DENIED, *ATTACKS, "untouched")
+        )
         yield cluster

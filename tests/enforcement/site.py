@@ -19,7 +19,7 @@ import httpx
 
 from airflow_approvals.core.model import ApprovalRequest, State
 from demo.embedded import patient
-from tests.provider.runs import approve
+from tests.provider.runs import approve, deny
 from tests.provider.site import (
     PEOPLE,
     Site,
@@ -161,16 +161,18 @@ class Cluster:
         self.until(f"{dag_id} has asked", lambda: len(self.pending(dag_id)) == count)
         return self.pending(dag_id)
 
-    def approve_as_they_come(self, dag_ids: tuple[str, ...], *, until_ended: tuple[str, ...]) -> None:
-        """Approve whatever these DAGs ask, until all that is named has ended."""
+    def answer_as_they_come(
+        self, *, approved: tuple[str, ...], denied: tuple[str, ...], until_ended: tuple[str, ...]
+    ) -> None:
+        """Approve or deny whatever these DAGs ask, until all that is named has ended."""
         seen: set[str] = set()
 
         def all_ended() -> bool:
-            for dag_id in dag_ids:
+            for dag_id in (*approved, *denied):
                 for request in self.pending(dag_id):
                     if request.id not in seen:
                         seen.add(request.id)
-                        approve(self.site, request)
+                        (deny if dag_id in denied else approve)(self.site, request)
             return all(
                 self.api("GET", f"/dags/{dag_id}/dagRuns/{dag_id}").json().get("state")
                 in ("success", "failed")
@@ -181,6 +183,12 @@ class Cluster:
 
     def pending(self, dag_id: str) -> list[ApprovalRequest]:
         return [each for each in self.site.requests_of(dag_id) if each.state is State.PENDING]
+
+    def story(self, request: ApprovalRequest) -> list[str]:
+        """Return the kinds of the ledger's entries about one request."""
+        with closing(sqlite3.connect(self.home / "airflow.db")) as connection:
+            query = "SELECT kind FROM approvals_ledger_entry WHERE request_id = ? ORDER BY idx"
+            return [kind for (kind,) in connection.execute(query, (request.id,))]
 
     def entries(self, kind: str) -> list[dict[str, Any]]:
         """Return the ledger's entries of one kind."""
@@ -218,6 +226,7 @@ def running_cluster(home: Path) -> Iterator[Cluster]:
     (home / "approvals" / "policy.yaml").write_text(POLICY)
     for file in (Path(__file__).parent / "dags").glob("*.py"):
         (home / "dags" / file.name).write_text(file.read_text())
+    (home / "staged.csv").write_text("what\nfirst approved row\nsecond approved row\n")
     (home / "dags" / "example_hitl.py").write_text(hitl_example())
     port = free_port()
     settings = {
