@@ -123,6 +123,14 @@ def groups_of(policy_file: PolicyFile, person: Person) -> tuple[str, ...]:
     return tuple(sorted(name for name, group in policy_file.groups.items() if person in group.people))
 
 
+def regrouped(
+    policy_file: PolicyFile, policy: Policy, votes: Sequence[Vote]
+) -> dict[Person, tuple[str, ...]]:
+    """Return the groups of each voter who is not in those by now that their vote has on record."""
+    now = {vote.voter: approver_groups(policy_file, policy, vote.voter) for vote in votes}
+    return {vote.voter: now[vote.voter] for vote in votes if now[vote.voter] != vote.groups}
+
+
 def approver_groups(policy_file: PolicyFile, policy: Policy, person: Person) -> tuple[str, ...]:
     """Return the groups of `policy` that `person` is a member of now; empty means: may not vote."""
     mine = groups_of(policy_file, person)

@@ -36,6 +36,8 @@ def _facts(case: Case) -> Iterator[tuple[str, str]]:
     if case.decision_index is not None:
         receipt = f", receipt {_code(case.receipt_sha256[:12])}" if case.receipt_sha256 else ""
         yield "Ledger", f"entry {case.decision_index}{receipt}"
+    if case.faults:
+        yield "Left out", f"{counted(len(case.faults), 'entry', 'entries')} that cannot be told"
     if case.refusals:
         yield "Refused", counted(len(case.refusals), "attempt")
 

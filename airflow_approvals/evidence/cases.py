@@ -43,6 +43,16 @@ class Refusal:
     because: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """An entry that cannot be told, and why."""
+
+    index: int
+    at: str
+    actor: str
+    what: str
+
+
 @dataclass(kw_only=True)
 class Case:
     """What the ledger says about one request."""
@@ -68,6 +78,9 @@ class Case:
     pii: Pii | None = None
     answers: list[Answer] = field(default_factory=list)
     set_aside: list[Answer] = field(default_factory=list)  # given under a policy that changed since
+    regrouped: dict[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # voters of other groups by the decision
     questions: int = 0
     decided_at: str = ""
     decided_because: str = ""
@@ -91,6 +104,8 @@ class Case:
     refusals: list[Refusal] = field(default_factory=list)
     ended_at: str = ""
     ended_because: str = ""
+    entries: int = 0
+    faults: list[Fault] = field(default_factory=list)  # entries that are left out of all this
 
     @property
     def was_approved(self) -> bool:
@@ -130,11 +145,20 @@ def case_of(request_id: str, entries: Iterable[dict[str, Any]]) -> Case:
     """Return the case that the entries about one request, in order, make."""
     case = Case(id=request_id)
     for entry in entries:
-        kind = entry["kind"]
-        tell = _TELLERS.get(kind)
+        case.entries += 1
+        is_faulty = entry["fault"] is not None
+        if is_faulty:
+            case.faults.append(fault_of(entry))
+        tell = (_TELLERS_OF_ENDS if is_faulty else _TELLERS).get(entry["kind"])
         if tell is not None:  # kinds that are not known here are counted, and change no state
             tell(case, entry, entry["data"])
     return case
+
+
+def fault_of(entry: dict[str, Any]) -> Fault:
+    """Return what keeps an entry from being told."""
+    told = f"entry {entry['index']} ({entry['kind']}): {entry['fault']}"
+    return Fault(index=entry["index"], at=entry["time"], actor=entry["actor"], what=told)
 
 
 def refusal_of(entry: dict[str, Any]) -> Refusal:
@@ -212,8 +236,9 @@ def _asked(case: Case, _: dict[str, Any], __: dict[str, Any]) -> None:
 
 def _approved(case: Case, entry: dict[str, Any], data: dict[str, Any]) -> None:
     _decided(case, entry, data)
-    case.receipt_sha256 = data.get("receipt_sha256")
+    case.receipt_sha256 = data["receipt_sha256"]
     case.granted = data.get("granted")
+    case.regrouped = {name: tuple(groups) for name, groups in data.get("regrouped", {}).items()}
     case.decision_place = entry["place"]
 
 
@@ -266,7 +291,14 @@ def _refused(case: Case, entry: dict[str, Any], _: dict[str, Any]) -> None:
     case.refusals.append(refusal_of(entry))
 
 
+_TELLERS_OF_ENDS: dict[str, _Teller] = {
+    f"request.{state}": _ended
+    for state in ("denied", "expired", "cancelled", "superseded", "revoked", "lapsed")
+}
+"""What takes an approval away takes it away, whatever else the entry lacks."""
+
 _TELLERS: dict[str, _Teller] = {
+    **_TELLERS_OF_ENDS,
     "request.opened": _opened,
     "request.rebound": _rebound,
     "vote.cast": _voted,
@@ -278,8 +310,4 @@ _TELLERS: dict[str, _Teller] = {
     "outcome.reported": _reported,
     "secret.lent": _lent,
     "attempt.refused": _refused,
-    **{
-        f"request.{state}": _ended
-        for state in ("denied", "expired", "cancelled", "superseded", "revoked", "lapsed")
-    },
 }

@@ -61,6 +61,15 @@ _CHECKS: dict[str, _Check] = {
         count=lambda summary: (summary.keys_on_record, summary.keys),
         told="{found} of {of} keys that signed the head or came with the ledger are on record in it.",
     ),
+    "entries_readable": _Check(
+        title="Does every entry hold what its kind must hold?",
+        count=lambda summary: (
+            summary.entries_read - len(summary.notable["unreadable"]),
+            summary.entries_read,
+        ),
+        told="{found} of {of} entries that this report is made of can be told; left out of all else: "
+        "{missing}.",
+    ),
     "entries_complete": _Check(
         title="Does every request say what, when, who and under which policy?",
         count=lambda summary: (summary.cases - summary.incomplete, summary.cases),
@@ -98,7 +107,7 @@ _CHECKS: dict[str, _Check] = {
         title="Was every rule of the policy met, by different people?",
         count=lambda summary: (summary.rules_met, summary.approved_by_votes),
         told="{found} of {of} approvals by votes meet every rule on record, by different people, each in the "
-        "rule's group at the time of their vote. The gate's own evaluation was run again for this.",
+        "rule's group at the time of the decision. The gate's own evaluation was run again for this.",
     ),
     "emergencies_explained": _Check(
         title="Does every emergency have a name and a reason?",

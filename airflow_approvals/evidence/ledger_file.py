@@ -22,13 +22,15 @@ from pydantic_core import from_json
 from airflow_approvals.core.errors import InvalidRequestError, VerificationError
 from airflow_approvals.core.moments import rfc3339, time_of
 from airflow_approvals.evidence.cases import is_refusal
+from airflow_approvals.evidence.facts import find_fault
 
 _BODY = 68  # where an entry begins in its line: after `["`, 64 hex digits, `",`
 _BUFFER = 1 << 20
 _LEEWAY = timedelta(minutes=5)  # between the clocks of several servers, and while an entry waits for its turn
 _END = re.compile(
-    rb',"index":(\d+),"kind":"([a-z_.]+)","request_id":(?:null|"([^"\\]*)"),"time":"([0-9T:.Z-]+)","v":1\}\]\n'
+    rb',"index":(\d+),"kind":"([a-z_.]+)","request_id":(?:null|"([A-Za-z0-9_.:-]{1,100})"),"time":"([0-9T:.Z-]+)","v":1\}\]\n'
 )
+_INDEX = re.compile(rb',"index":(\d{1,18}),')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,8 @@ class _Places:
 class LedgerFile:
     """The entries of one export up to the end of a period; use it as a context manager.
 
-    The file must have been verified: what is found wrong here is an error, and no attempt is made to name it.
+    The file must have been verified. An entry that is read has the facts of its kind, or its `fault` says
+    what keeps it from being told: then its `data` is empty.
     """
 
     def __init__(self, path: Path, period: Period) -> None:
@@ -103,7 +106,7 @@ class LedgerFile:
 
     def recorded_keyids(self) -> Iterator[str]:
         """Yield the id of every public key that the whole ledger has on record."""
-        return (str(entry["data"]["keyid"]) for entry in self._read(self._keys))
+        return (str(entry["data"].get("keyid")) for entry in self._read(self._keys))
 
     def body_at(self, offset: int, length: int) -> bytes:
         """Return the body of an entry as it was hashed."""
@@ -116,19 +119,18 @@ class LedgerFile:
             start, offset = offset, offset + len(line)
             if not line.startswith(b'["'):
                 continue
-            end = _END.fullmatch(line, line.rfind(b',"index":'))
-            if end is None:
-                raise VerificationError(f"entry {self.entries} has not the form of a ledger entry")
+            end = _end_of(line)
             self.digests += bytes.fromhex(line[2:66].decode())
             self.entries += 1
-            if end[4] >= latest:
-                latest = end[4]
+            time, is_dated = end[4], _is_time(end[4])
+            if not is_dated or time < latest:
+                self.backdated += not is_dated or _is_backdated(time, latest)
             else:
-                self.backdated += _is_backdated(end[4], latest)
+                latest = time
             if end[2] == b"key.added":
                 self._keys.extend((start, len(line)))
-            if end[4] < until:
-                self._keep(end, start, len(line), is_in_period=end[4] >= since)
+            if time < until or not is_dated:  # when that was nobody knows, and it must not go untold
+                self._keep(end, start, len(line), is_in_period=time >= since or not is_dated)
 
     def _keep(self, end: re.Match[bytes], start: int, length: int, *, is_in_period: bool) -> None:
         name = end[3]
@@ -150,13 +152,43 @@ class LedgerFile:
         handle = self._stream.fileno()
         for place in range(0, len(places), 2):
             line = os.pread(handle, places[place + 1], places[place])
-            entry: dict[str, Any] = from_json(line[_BODY:-2], cache_strings="keys")
-            entry["place"] = (places[place], places[place + 1])
-            yield entry
+            yield {**_entry_in(line), "place": (places[place], places[place + 1])}
+
+
+def _entry_in(line: bytes) -> dict[str, Any]:
+    """Return an entry with its `fault`, which is None where it can be told."""
+    try:
+        entry: dict[str, Any] = from_json(line[_BODY:-2], allow_inf_nan=False, cache_strings="keys")
+        fault = find_fault(entry)
+    except ValueError:
+        fault = "it cannot be read as JSON"
+    if fault is None:
+        return {**entry, "fault": None}
+    end = _end_of(line)  # which is all that is sure
+    request_id = end[3].decode() if end[3] else None
+    facts = {"index": int(end[1]), "kind": end[2].decode(), "request_id": request_id, "time": end[4].decode()}
+    return {**facts, "actor": "", "data": {}, "fault": fault}
+
+
+def _end_of(line: bytes) -> re.Match[bytes]:
+    """Return the end of an entry's line; raise `VerificationError` where it has none."""
+    end = _END.fullmatch(line, line.rfind(b',"index":'))
+    if end is None:
+        found = _INDEX.search(line)
+        named = f"entry {int(found[1])}" if found else "an entry"
+        raise VerificationError(
+            f"{named} has not the form of a ledger entry; ask who wrote it, and with which version"
+        )
+    return end
 
 
 def _is_backdated(time: bytes, latest: bytes) -> bool:
+    return time_of(latest.decode()) - time_of(time.decode()) > _LEEWAY
+
+
+def _is_time(time: bytes) -> bool:
     try:
-        return time_of(latest.decode()) - time_of(time.decode()) > _LEEWAY
+        time_of(time.decode())
     except InvalidRequestError:
-        return True  # a time that nobody can read could be any
+        return False
+    return True

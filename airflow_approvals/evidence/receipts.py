@@ -19,7 +19,7 @@ from airflow_approvals.core.errors import ReceiptInvalidError, VerificationError
 from airflow_approvals.core.export import MAX_LINE, LedgerReport
 from airflow_approvals.core.merkle import inclusion_proof
 from airflow_approvals.core.model import to_json
-from airflow_approvals.core.receipt import make_bundle, verify_receipt
+from airflow_approvals.core.receipt import Receipt, make_bundle, verify_receipt
 from airflow_approvals.core.signature import PublicKeys, public_keys_from_json
 from airflow_approvals.evidence.cases import Case
 from airflow_approvals.evidence.ledger_file import LedgerFile
@@ -137,10 +137,7 @@ class Receipts:
     def add(self, case: Case) -> None:
         """Verify the receipt of an approved case and write its bundle; raise `ReceiptInvalidError`."""
         if case.decision_index is None or case.decision_place is None or case.receipt_sha256 is None:
-            raise ReceiptInvalidError(
-                f"request {case.id} is approved, and its ledger entry names no receipt; an approval cannot "
-                "be shown without it: keep the ledger, and ask the owner of the server"
-            )
+            raise ReceiptInvalidError(f"request {case.id}: only an approved request has a receipt")
         self._gathered.append(
             Due(
                 request_id=case.id,
@@ -154,6 +151,7 @@ class Receipts:
                 action_digest=case.action_digest,
                 policy_digest=case.policy_digest,
                 granted=case.granted,
+                is_told=not case.faults,
             )
         )
         if len(self._gathered) < self._batch:
@@ -194,6 +192,7 @@ class Due:
     action_digest: str  # as it was asked for
     policy_digest: str
     granted: dict[str, Any] | None
+    is_told: bool  # whether all that the ledger has on the request can be read
 
 
 def bundles_of(due: list[Due], checkpoint: str, keys: list[dict[str, Any]]) -> list[bytes]:
@@ -214,6 +213,16 @@ def _bundle(due: Due, checkpoint: str, keys: PublicKeys) -> bytes:
         raise ReceiptInvalidError(
             f"{_named(due)}: not the one that the ledger names there; make the package anew"
         )
+    if due.is_told:
+        _check_agrees(due, receipt)
+    bundle = make_bundle(
+        envelope, index=due.index, entry=due.entry, inclusion=due.inclusion, checkpoint=checkpoint
+    )
+    return _LINE.encode(bundle).encode() + b"\n"
+
+
+def _check_agrees(due: Due, receipt: Receipt) -> None:
+    """Raise `ReceiptInvalidError` where a receipt says other things than the entries about its request."""
     # The service signs what stands in the row of a request: a row that was changed by other hands shows here.
     votes = tuple((vote.voter, vote.verdict.value, vote.channel.value) for vote in receipt.votes)
     granted = to_json(receipt.grant) if receipt.grant else None
@@ -230,10 +239,6 @@ def _bundle(due: Due, checkpoint: str, keys: PublicKeys) -> bytes:
             f"{_named(due)}: its {' and '.join(wrong)} are not those of the ledger; keep the database as "
             "it is, and ask who has changed the request in it"
         )
-    bundle = make_bundle(
-        envelope, index=due.index, entry=due.entry, inclusion=due.inclusion, checkpoint=checkpoint
-    )
-    return _LINE.encode(bundle).encode() + b"\n"
 
 
 def _named(due: Due) -> str:

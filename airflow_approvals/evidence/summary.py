@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 from airflow_approvals.core.canonical import digest_of
 from airflow_approvals.core.moments import time_of
-from airflow_approvals.evidence.cases import Answer, Case, Refusal, case_of, is_refusal, refusal_of
+from airflow_approvals.evidence.cases import (
+    Answer,
+    Case,
+    Fault,
+    Refusal,
+    case_of,
+    fault_of,
+    is_refusal,
+    refusal_of,
+)
 from airflow_approvals.evidence.ledger_file import LedgerFile
 from airflow_approvals.evidence.quorum import Quorum, quorum_of
 from airflow_approvals.evidence.reports import Pii, total
@@ -38,6 +47,10 @@ SECTIONS: dict[str, tuple[str, str]] = {
     "not_as_approved": (
         "Published otherwise than approved",
         "Reported by the write itself: other bytes, or nothing at all.",
+    ),
+    "unreadable": (
+        "Entries that cannot be told",
+        "They verify, and lack what their kind must hold: nothing else here takes them into account.",
     ),
     "without_approval": ("Published without an approval", "The gate should make this impossible."),
     "unused": ("Unused and lapsed approvals", "Approved, and not used before the end of the period."),
@@ -80,6 +93,7 @@ class Summary:
     pii_after: int = 0
     entries: int = 0  # in the whole ledger
     entries_in_order: int = 0  # of time
+    entries_read: int = 0  # for this report
     keys: int = 0
     keys_on_record: int = 0
     refusals: int = 0
@@ -118,6 +132,9 @@ class Summary:
         for refusal in case.refusals:
             if refusal.at >= since:
                 self._count_refusal(refusal)
+        self.entries_read += case.entries
+        for fault in case.faults:
+            self._note_fault(fault, case.id)
         self.incomplete += not (
             case.kind and case.opened_at and case.policy_digest and (case.task or case.requesters)
         )
@@ -138,14 +155,27 @@ class Summary:
         """Take the ledger as a whole, and what is about no request: policies, identities, strangers."""
         self.entries, self.entries_in_order = ledger.entries, ledger.entries - ledger.backdated
         self.refusals_entered = sum(count for kind, count in ledger.counts.items() if is_refusal(kind))
-        for entry in ledger.earlier_entries():
+        for entry in self._without_faults(ledger.earlier_entries()):
             self._learn_policies(entry)
-        for entry in ledger.other_entries():
+        for entry in self._without_faults(ledger.other_entries()):
             self._learn_policies(entry)
             name, what = _told(entry)
             if is_refusal(entry["kind"]):
                 self._count_refusal(refusal_of(entry))
             self.notable[name].append(Notable(at=entry["time"], request_id="", who=entry["actor"], what=what))
+
+    def _without_faults(self, entries: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for entry in entries:
+            self.entries_read += 1
+            if entry["fault"] is None:
+                yield entry
+            else:
+                self._note_fault(fault_of(entry), entry["request_id"] or "")
+
+    def _note_fault(self, fault: Fault, request_id: str) -> None:
+        # Of whenever it is: what it was to say could be about this period.
+        noted = Notable(at=fault.at, request_id=request_id, who=fault.actor, what=fault.what)
+        self.notable["unreadable"].append(noted)
 
     def _count_refusal(self, refusal: Refusal) -> None:
         self.refusals += 1
@@ -153,7 +183,7 @@ class Summary:
 
     def _learn_policies(self, entry: dict[str, Any]) -> None:
         if entry["kind"] == "policy.loaded":
-            self.rules.update((digest_of(rule), rule) for rule in entry["data"].get("rules", ()))
+            self.rules.update((digest_of(rule), rule) for rule in entry["data"]["rules"])
 
     def _count_decision(self, case: Case, ledger: LedgerFile) -> None:
         if not case.was_approved:
@@ -177,10 +207,10 @@ class Summary:
     def _answers_behind(self, case: Case, ledger: LedgerFile) -> list[Answer]:
         """Return the votes that an approval rests on: its own, or those on the standing approval."""
         if case.granted is None:
-            return case.answers
+            return _as_grouped(case, case.answers)
         standing = self._standing_of(case, ledger)
         voted = standing.answers if standing is not None else []
-        return [answer for answer in voted if answer.voter in case.granted["by"]]
+        return _as_grouped(case, [answer for answer in voted if answer.voter in case.granted["by"]])
 
     def _is_entitled(self, case: Case, answers: list[Answer]) -> bool:
         """Return whether all who approved spoke for a group that the policy names, as the ledger has both."""
@@ -240,6 +270,14 @@ class Summary:
             self.pii_measured += 1
             self.pii_before += before
             self.pii_after += after
+
+
+def _as_grouped(case: Case, answers: list[Answer]) -> list[Answer]:
+    """Return `answers` by the groups that their voters were in when this was decided."""
+    return [
+        replace(answer, groups=case.regrouped[answer.voter]) if answer.voter in case.regrouped else answer
+        for answer in answers
+    ]
 
 
 def _notables(case: Case) -> Iterator[tuple[str, Notable]]:
@@ -327,5 +365,5 @@ def _told(entry: dict[str, Any]) -> tuple[str, str]:
         word = kind.removeprefix("identity.")
         account = f"{data.get('provider')} account {data.get('user_id')} of {data.get('team_id')}"
         return "identities", f"{word}: {account}, which is {data.get('person')}'s"
-    named = f": {data['kind']} {data['name']}" if kind.startswith("secret.") else ""
+    named = f": {data.get('kind')} {data.get('name')}" if kind.startswith("secret.") else ""
     return "other", f"{kind}{named}"

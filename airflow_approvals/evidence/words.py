@@ -48,9 +48,9 @@ def quoted(text: str) -> str:
     return "“" + text.replace("“", '"').replace("”", '"') + "”"
 
 
-def counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str, many: str = "") -> str:
     """Return `1 row`, `2 rows`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {many or f'{noun}s'}"
 
 
 def when(time: str) -> str:

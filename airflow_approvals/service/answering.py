@@ -80,7 +80,8 @@ class AnsweringCases(PolicyBinding):
                 facts = {"vote": to_json(vote), **({"account": dict(account)} if account else {})}
                 tx.append(draft_entry("vote.cast", voted, actor=person, now=now, **facts))
                 if voted.state is not State.PENDING:
-                    voted = self._record_decision(tx, voted, actor=person, now=now)
+                    regrouped = progress.regrouped(policy_file, policy, voted.votes)
+                    voted = self._record_decision(tx, voted, actor=person, now=now, regrouped=regrouped)
                 tx.update_request(voted)
             return voted
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -20,6 +20,7 @@ from airflow_approvals.core.model import (
     Entry,
     EntryDraft,
     Origin,
+    Person,
     State,
     to_json,
 )
@@ -86,9 +87,18 @@ class UseCases:
         return replace(decided, receipt=receipt.sign_receipt(statement, self.signer))
 
     def _record_decision(
-        self, tx: Transaction, decided: ApprovalRequest, *, actor: str, now: datetime
+        self,
+        tx: Transaction,
+        decided: ApprovalRequest,
+        *,
+        actor: str,
+        now: datetime,
+        regrouped: Mapping[Person, Sequence[str]] | None = None,
     ) -> ApprovalRequest:
+        """Put a decision on record; `regrouped` are the groups of voters who changed since their vote."""
         facts: dict[str, Any] = {"because": decided.decided_because}
+        if regrouped:
+            facts["regrouped"] = {person: list(groups) for person, groups in regrouped.items()}
         if decided.granted is not None:
             facts["granted"] = to_json(decided.granted)
         if decided.receipt is not None:

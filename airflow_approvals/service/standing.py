@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -13,6 +14,7 @@ from airflow_approvals.core.model import (
     State,
     to_json,
 )
+from airflow_approvals.core.progress import regrouped
 from airflow_approvals.core.standing import Covers, Void, answer_of, approve_by, check_may_stand, terms_for
 from airflow_approvals.ports import Transaction
 from airflow_approvals.service.binding import PolicyBinding, draft_under
@@ -32,6 +34,7 @@ class Standings:
     """What the standing approvals of a gate say to one run."""
 
     run: ApprovalRequest  # approved, if one of them covers it
+    regrouped: Mapping[Person, Sequence[str]]  # whose votes on that one it is, see `_record_decision`
     ended: tuple[tuple[ApprovalRequest, Void], ...]
 
 
@@ -92,22 +95,24 @@ class StandingCases(PolicyBinding):
         policy_file = self.policies.current()
         policy = self._match_if_any(draft, policy_file)
         if draft.origin is None or policy is None:
-            return Standings(run=draft, ended=())
+            return Standings(run=draft, regrouped={}, ended=())
         place = StandingTerms(
             approved_id="", days=1, dag_id=draft.origin.dag_id, task_id=draft.origin.task_id, gate=draft.gate
         )
         variables = expression_variables(draft.action, draft.evidence, draft.requesters)
         run, ended = draft, []
+        moved: Mapping[Person, Sequence[str]] = {}
         for standing in tx.find_standing(place, state=State.APPROVED):
             answer = answer_of(standing, draft, policy, policy_file, variables, now=now)
             if isinstance(answer, Void):
                 ended.append((standing, answer))
             elif isinstance(answer, Covers) and run.state is State.PENDING:
                 run = self._with_receipt(approve_by(draft, answer.grant, policy, now=now), now=now)
+                moved = regrouped(policy_file, policy, standing.votes)
         if ended and run.state is State.PENDING:
             first, void = ended[0]
             run = replace(run, voided=first.id, drift=void.drift)
-        return Standings(run=run, ended=tuple(ended))
+        return Standings(run=run, regrouped=moved, ended=tuple(ended))
 
     def _insert_answered(
         self, tx: Transaction, standings: Standings, *, actor: str, now: datetime
@@ -122,7 +127,7 @@ class StandingCases(PolicyBinding):
                 drift=[to_json(drift) for drift in void.drift],
             )  # fmt: skip
         if is_approved:
-            run = self._record_decision(tx, run, actor="service", now=now)
+            run = self._record_decision(tx, run, actor="service", now=now, regrouped=standings.regrouped)
             tx.update_request(run)
         return run
 

@@ -11,12 +11,16 @@ import pytest
 
 from airflow_approvals.core.canonical import canonical_json, digest_of
 from airflow_approvals.core.export import keys_brought_by
+from airflow_approvals.core.model import State
+from airflow_approvals.core.policy import parse_policy_file
 from airflow_approvals.evidence.cases import case_of
 from airflow_approvals.evidence.checks import Checked, check_names, checked
 from airflow_approvals.evidence.controls import mapping
 from airflow_approvals.evidence.ledger_file import LedgerFile
 from airflow_approvals.evidence.summary import Summary
-from tests.evidence.conftest import Made
+from airflow_approvals.store.schema import create_tables
+from airflow_approvals.store.sql import create_store
+from tests.evidence.conftest import POLICY, Made, Office, an_export, package_of, whole_period
 
 Lines = list[bytes]
 
@@ -69,6 +73,7 @@ def a_key_put_beside(lines: Lines) -> Lines:
 SPOILED: dict[str, Callable[[Lines], Lines]] = {
     "times_in_order": changed_in("vote.cast", rb'"time":"2026-03-0[0-9]', b'"time":"2026-02-01'),
     "keys_on_record": a_key_put_beside,
+    "entries_readable": changed_in("vote.cast", rb'"verdict":"approve"', b'"verdict":"perhaps"'),
     "entries_complete": without("request.opened"),
     "approved_before_publish": without("receipt.redeemed"),
     "published_as_approved": changed_in(
@@ -170,6 +175,42 @@ def test_an_approval_that_does_not_meet_its_rules_is_counted(
     whole = {check.name: check for check in made.package.checks}["rules_met"]
     assert (whole.found, whole.of) == (5, 5)  # the sixth is an emergency
     assert missing(checks_of(made, tmp_path, change)["rules_met"]) > 0
+
+
+@pytest.mark.parametrize("votes_after", [1, 2], ids=["the decision", "a run that it stands for"])
+def test_who_changes_groups_after_voting_counts_for_those_of_the_decision(
+    tmp_path: Path, votes_after: int
+) -> None:
+    """The gate counts membership when it decides; so does the check, by what the decision has on record."""
+    store = create_store(f"sqlite:///{tmp_path / 'airflow.db'}")
+    create_tables(store.engine)
+    office = Office(store, tmp_path)
+    _, big = office.ask(an_export("big", rows=5000))
+    office.vote("alice", big)
+    if votes_after == 2:
+        big = office.stands(office.vote("carol", big))
+        office.vote("carol", big)
+    groups = {"stewards: {users: [alice, bob]}": "stewards: {users: [bob, carol]}"}
+    groups["security: {users: [carol]}"] = "security: {users: [alice]}"
+    text = POLICY
+    for old, new in groups.items():
+        text = text.replace(old, new)
+    office.policies.file = parse_policy_file(text, name="policy.yaml")
+    if votes_after == 2:
+        _, granted = office.ask(an_export("big", rows=5000))
+        assert granted.granted is not None
+    else:
+        assert office.vote("bob", big).state is State.APPROVED
+    package = package_of(office, tmp_path / "package", whole_period(office))
+    checks = {check.name: check for check in package.checks}
+    assert checks["rules_met"].holds
+    assert checks["approvers_entitled"].holds
+    assert checks["rules_met"].of == votes_after + (votes_after == 2)
+    decided = [
+        line for line in (package.path / "ledger.jsonl").read_text().splitlines() if '"regrouped"' in line
+    ]
+    assert len(decided) == 1
+    store.close()
 
 
 def test_servers_whose_clocks_differ_by_seconds_put_nothing_out_of_order(made: Made, tmp_path: Path) -> None:

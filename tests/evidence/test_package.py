@@ -122,6 +122,7 @@ def test_every_list_has_what_belongs_there_or_says_that_there_is_none(made: Made
         "own_attempts": 2,
         "denied_attempts": 2,
         "not_as_approved": 1,
+        "unreadable": 0,
         "without_approval": 0,
         "unused": 1,
         "standing": 3,
@@ -134,7 +135,7 @@ def test_every_list_has_what_belongs_there_or_says_that_there_is_none(made: Made
     assert {row["list"] for row in rows} == set(SECTIONS)
     assert [row["what"] for row in rows if row["list"] == "without_approval"] == ["none"]
     page = (made.folder / "index.html").read_text(encoding="utf-8")
-    assert page.count("None in this period.") == 3
+    assert page.count("None in this period.") == 4
 
 
 def test_checks_fail_where_something_was_not_as_it_should_be(made: Made) -> None:

@@ -286,7 +286,12 @@ def test_an_approval_that_names_no_receipt_is_not_passed_over(made: Made, tmp_pa
         lines[place] = re.sub(rb',"receipt_sha256":"[0-9a-f]{64}"', b"", lines[place])
         return lines
 
-    assert changed_entries(made, tmp_path, unsigned).approvals == made.package.summary.approvals
+    found = changed_entries(made, tmp_path, unsigned)
+    assert found.approvals == made.package.summary.approvals - 1
+    assert [each.what for each in found.notable["unreadable"]] == [
+        "entry 9 (request.approved): its fact receipt_sha256 is missing"
+    ]
+    assert len(found.notable["without_approval"]) == 1
 
 
 def by_a_stranger(lines: list[bytes]) -> list[bytes]:
