@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dis
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from logging import Logger
@@ -26,6 +27,8 @@ Tell = Callable[[Any, str, Refer], Any]
 
 _LOADS = ("LOAD_GLOBAL", "LOAD_NAME")
 _INNER = ("<locals>", "<lambda>")
+_OF_A_PATH = re.compile(r"unusual_prefix_[0-9a-f]{40}_")
+"""Stands before the modules of DAG files: where they lie, which may differ from worker to worker."""
 
 
 def digest_of_code(function: Any, name: str, tell: Tell) -> str:
@@ -61,13 +64,13 @@ class _Reader:
         if isinstance(code, MethodType):
             owner = code.__self__
             told = (
-                _name_of(owner) if isinstance(owner, type) else self._tell(owner, name, refer, strict=strict)
+                name_of(owner) if isinstance(owner, type) else self._tell(owner, name, refer, strict=strict)
             )
             return {"method": refer(code.__func__, name), "self": told}
         if isinstance(code, FunctionType):
             return self._function(code, name, strict)
         if not isinstance(code, type) and hasattr(code, "__wrapped__"):  # as functools.cache makes it
-            return {"wrapper": _name_of(type(code)), "wrapped": refer(code.__wrapped__, name)}
+            return {"wrapper": name_of(type(code)), "wrapped": refer(code.__wrapped__, name)}
         return _instance_unless(strict, code, lambda: _source_digest(code, name))
 
     def _function(self, function: FunctionType, name: str, strict: bool) -> dict[str, Any]:
@@ -90,7 +93,7 @@ class _Reader:
 
     def _tell(self, value: Any, name: str, refer: Refer, *, strict: bool) -> Any:
         if isinstance(value, ModuleType | Logger):
-            return {"named": value.__name__ if isinstance(value, ModuleType) else value.name}
+            return {"named": name_of(value)}
         return _instance_unless(strict, value, lambda: self._tell_plain(value, name, refer))
 
     def _named(self, value: Any, name: str, *, file: str, strict: bool) -> Any:
@@ -101,11 +104,11 @@ class _Reader:
         elif isinstance(value, type):
             place, own_name = _file_of(value), value.__qualname__
         elif isinstance(value, BuiltinFunctionType) and isinstance(value.__self__, ModuleType | type):
-            return {"named": f"{_name_of(value.__self__)}.{value.__name__}"}
+            return {"named": f"{name_of(value.__self__)}.{value.__name__}"}
         else:
             return self.read_later(value, name, strict=strict)
         if place != file and not any(word in own_name for word in _INNER):
-            return {"named": _name_of(value)}
+            return {"named": name_of(value)}
         if isinstance(value, type):
             return _instance_unless(False, value, lambda: _source_digest(value, name))
         return self.read_later(value, name, strict=strict)
@@ -117,7 +120,7 @@ def _instance_unless(strict: bool, value: Any, tell: Callable[[], Any]) -> Any:
     except InvalidRequestError:
         if strict:
             raise
-        return {"instance": _name_of(value if isinstance(value, type) else type(value))}
+        return {"instance": name_of(value if isinstance(value, type) else type(value))}
 
 
 def _defaults(function: FunctionType) -> Iterator[tuple[str, Any]]:
@@ -165,7 +168,12 @@ def _file_of(cls: type) -> str | None:
         return None
 
 
-def _name_of(value: Any) -> str:
-    if isinstance(value, ModuleType):
-        return value.__name__
-    return f"{value.__module__}.{value.__qualname__}"
+def name_of(value: Any) -> str:
+    """Return the name of a module, logger, class or function, the same on every worker."""
+    if isinstance(value, Logger):
+        name = value.name
+    elif isinstance(value, ModuleType):
+        name = value.__name__
+    else:
+        name = f"{value.__module__}.{value.__qualname__}"
+    return _OF_A_PATH.sub("", name)

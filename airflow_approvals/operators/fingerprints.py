@@ -13,6 +13,7 @@ from decimal import Decimal
 from enum import Enum
 from functools import cache
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from airflow.sdk import ObjectStoragePath
 
 from airflow_approvals.core.canonical import digest_of, sha256_hex
 from airflow_approvals.core.errors import InvalidRequestError
-from airflow_approvals.operators.code_digests import Refer, digest_of_code
+from airflow_approvals.operators.code_digests import Refer, digest_of_code, name_of
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, XComArg
@@ -39,9 +40,8 @@ def describe_task(operator: BaseOperator, *, fields: Iterable[str], show: Iterab
     rendered = tuple(fields)
     given: Mapping[str, Any] = getattr(operator, "_BaseOperator__init_kwargs", {})
     arguments = sorted(given.keys() - set(rendered) - _airflow_arguments() - {"kwargs_to_upstream"})
-    cls = type(operator)
     return {
-        "operator": f"{cls.__module__}.{cls.__qualname__}",
+        "operator": name_of(type(operator)),
         "fields": {name: digest_of_value(getattr(operator, name, None), name) for name in rendered},
         "arguments": {name: digest_of_value(given[name], name) for name in arguments},
         "shown": {name: plain(getattr(operator, name, None), name) for name in show},
@@ -75,7 +75,8 @@ def plain(value: Any, name: str, refer: Refer | None = None) -> Any:
         if isinstance(value, kinds):
             return told(value, name)
     for kinds, told_within in _HOLDING:
-        if isinstance(value, kinds):
+        # Code may hold what is alive, such as `os.environ`, which each process has another of.
+        if isinstance(value, kinds) and (refer is None or isinstance(value, _CONSTANT)):
             return told_within(value, name, refer)
     if callable(value):
         return refer(value, name) if refer else {"code": digest_of_code(value, name, plain)}
@@ -136,6 +137,7 @@ _HOLDING: tuple[tuple[Any, Any], ...] = (
     ((set, frozenset), _set),
     (Sequence, _list),  # Airflow's lazy ones of XComs too; no data frame, whose items are not its content
 )
+_CONSTANT = (dict, MappingProxyType, list, tuple, range, set, frozenset)
 
 
 @cache

@@ -138,6 +138,8 @@ def go_on(
     from airflow_approvals.core.model import State
 
     remember(operator, request)
+    if request.state is not State.PENDING:
+        tell(operator, request)
     if request.state in (State.APPROVED, State.REDEEMED):
         return request
     if request.state is State.PENDING:
@@ -150,6 +152,22 @@ def go_on(
         )
         operator.defer(trigger=trigger, method_name=RESUME)
     raise end_of(context, request, on_denied=on_denied)
+
+
+def tell(operator: BaseOperator, request: ApprovalRequest) -> None:
+    """Write into the task's log what was decided, by whom and why: all that its reader has to know.
+
+    People's words stand here and in no exception: Airflow's lineage tells exceptions to others.
+    """
+    operator.log.info("Request %s is %s: %s", request.id, request.state, _plain(request.decided_because))
+    for vote in request.votes:
+        reason = f': "{_plain(vote.reason)}"' if vote.reason else ""
+        operator.log.info("%s: %s, from %s%s", vote.voter, vote.verdict, vote.channel, reason)
+
+
+def _plain(words: str) -> str:
+    """Return somebody's words on one line without what could pass for another line, or repaint this one."""
+    return "".join(char if char.isprintable() else " " for char in words)
 
 
 def end_of(context: Context, request: ApprovalRequest, *, on_denied: str) -> Exception:

@@ -206,28 +206,34 @@ def test_functions_in_a_set_are_refused_where_their_order_would_count() -> None:
 
 
 FILE = """
-import json
+import json, logging
+from os import environ
 LIMITS = {"rows": 5, "places": {"b", "a", "c"}}
-def helper(x=LIMITS): return act, json.dumps(x["rows"])
+LOG = logging.getLogger(__name__)
+class Client: ...
+CLIENT = Client()
+def helper(x=LIMITS): return act, json.dumps(x["rows"]), environ["HOME"], CLIENT, LOG
 def make(limit):
     def act(n=frozenset({"x", "y"})): return helper(limit), n
     return act
 act = make({"q", "p"})
 """
 SCRIPT = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import its_file
+import importlib, pathlib, sys
+name = f"unusual_prefix_{sys.argv[1]}_its_file"
+place = pathlib.Path(sys.argv[2], name + ".py")
+place.write_text(sys.argv[3])
+sys.path.insert(0, sys.argv[2])
+its_file = importlib.import_module(name)
 from airflow_approvals.operators.fingerprints import digest_of_value
 print(digest_of_value(its_file.act, "python_callable"))
 """
 
 
-def test_the_digest_is_the_same_in_every_process(tmp_path: Path) -> None:
-    (tmp_path / "its_file.py").write_text(FILE)
+def test_the_digest_is_the_same_in_every_process_wherever_the_file_lies(tmp_path: Path) -> None:
     told = {
         subprocess.run(
-            [sys.executable, "-c", SCRIPT, str(tmp_path)],
+            [sys.executable, "-c", SCRIPT, 40 * seed, str(tmp_path), FILE],
             env={**os.environ, "PYTHONHASHSEED": seed},
             capture_output=True,
             text=True,
