@@ -24,6 +24,7 @@ from tests.provider.site import (
     PEOPLE,
     Site,
     airflow_settings,
+    call_airflow,
     free_port,
     login,
     migrate,
@@ -126,14 +127,7 @@ class Cluster:
         return done.stdout
 
     def api(self, method: str, path: str, *, user: str = "admin", **kwargs: Any) -> httpx.Response:
-        """Call Airflow, again while it fails: SQLite has one writer, and it gives up its turn after 5 s."""
-        headers = {"Authorization": f"Bearer {self.site.tokens[user]}"}
-        url = f"{self.site.base_url}/api/v2{path}"
-        for _ in range(5):
-            answer = httpx.request(method, url, headers=headers, timeout=90, **kwargs)
-            if answer.status_code < 500:
-                break
-        return answer
+        return call_airflow(self.site, method, path, user=user, **kwargs)
 
     def trigger(self, dag_id: str) -> None:
         body = {"dag_run_id": dag_id, "logical_date": None}

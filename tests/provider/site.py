@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -19,7 +20,7 @@ from airflow_approvals.client.api import ApprovalsClient
 from airflow_approvals.client.tokens import login_token
 from airflow_approvals.core.model import ApprovalRequest, State
 from airflow_approvals.whole_files import write_whole
-from demo.embedded import patient
+from demo.embedded import START_SECONDS, patient
 from tests.ports import free_port as free_port
 
 POLICY = """
@@ -139,11 +140,11 @@ def stop(started: subprocess.Popen[bytes], *, kill: bool = False) -> None:
         started.wait(timeout=15)
 
 
-def wait_until_healthy(base_url: str, *, seconds: float = 90.0) -> None:
+def wait_until_healthy(base_url: str, *, seconds: float = START_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
-            answer = httpx.get(f"{base_url}/api/v2/version", timeout=2)
+            answer = httpx.get(f"{base_url}/api/v2/version", timeout=LOADED)
         except httpx.TransportError:
             answer = None
         if answer is not None and answer.status_code == 200:
@@ -153,6 +154,20 @@ def wait_until_healthy(base_url: str, *, seconds: float = 90.0) -> None:
             return
         time.sleep(0.2)
     raise AssertionError(f"{base_url} did not start within {seconds} s")
+
+
+def call_airflow(site: Site, method: str, path: str, *, user: str, **options: Any) -> httpx.Response:
+    """Call Airflow, again while it fails: SQLite has one writer, and it gives up its turn after 5 s."""
+    headers = {"Authorization": f"Bearer {site.tokens[user]}"}
+    url = f"{site.base_url}/api/v2{path}"
+    deadline = time.monotonic() + 2 * LOADED
+    while True:
+        with suppress(httpx.TransportError):
+            answer = httpx.request(method, url, headers=headers, timeout=LOADED, **options)
+            if answer.status_code < 500 or time.monotonic() > deadline:
+                return answer
+        assert time.monotonic() < deadline, f"{method} {path}: no answer"
+        time.sleep(0.5)
 
 
 def login(base_url: str, name: str, password: str | None = None) -> str:

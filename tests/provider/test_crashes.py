@@ -25,6 +25,7 @@ from tests.provider.site import (
     POLICY,
     Site,
     airflow_settings,
+    call_airflow,
     free_port,
     login,
     migrate,
@@ -164,44 +165,22 @@ class Cluster:
 
     def trigger(self, dag_id: str, run_id: str) -> None:
         body = {"dag_run_id": run_id, "logical_date": None}
+        # 409: an earlier call, though it was answered with an error, had started the run.
         self._until(
             f"DAG {dag_id} is known",
-            lambda: (
-                httpx.post(
-                    f"{self.site.base_url}/api/v2/dags/{dag_id}/dagRuns",
-                    json=body,
-                    headers=self._headers(),
-                    timeout=60,
-                ).status_code
-                == 200
-            ),
+            lambda: self._call("POST", f"/{dag_id}/dagRuns", json=body).status_code in (200, 409),
         )
 
     def state(self, dag_id: str, run_id: str) -> str | None:
-        answer = httpx.get(
-            f"{self.site.base_url}/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/publish",
-            headers=self._headers(),
-            timeout=60,
-        )
-        told: dict[str, Any] = answer.json()
-        return told.get("state")
+        return self._told(f"/{dag_id}/dagRuns/{run_id}/taskInstances/publish").get("state")
 
     def returned(self, dag_id: str, run_id: str) -> dict[str, Any]:
-        answer = httpx.get(
-            f"{self.site.base_url}/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/publish/xcomEntries"
-            "/return_value",
-            headers=self._headers(),
-            timeout=60,
-        )
-        told: dict[str, Any] = answer.json()["value"]
+        path = f"/{dag_id}/dagRuns/{run_id}/taskInstances/publish/xcomEntries/return_value"
+        told: dict[str, Any] = self._told(path)["value"]
         return told
 
     def run_state(self, dag_id: str, run_id: str) -> str | None:
-        answer = httpx.get(
-            f"{self.site.base_url}/api/v2/dags/{dag_id}/dagRuns/{run_id}", headers=self._headers(), timeout=60
-        )
-        told: dict[str, Any] = answer.json()
-        return told.get("state")
+        return self._told(f"/{dag_id}/dagRuns/{run_id}").get("state")
 
     def wait_for_state(self, dag_id: str, run_id: str, state: str) -> None:
         self._until(f"{run_id} is {state}", lambda: self.state(dag_id, run_id) == state)
@@ -213,11 +192,8 @@ class Cluster:
         # Its scheduler would end a run whose only task was cleared while it decided that the run has failed.
         self._until(f"{run_id} has failed", lambda: self.run_state(dag_id, run_id) == "failed")
         body = {"dry_run": False, "dag_run_id": run_id, "task_ids": ["publish"], "reset_dag_runs": True}
-        url = f"{self.site.base_url}/api/v2/dags/{dag_id}/clearTaskInstances"
-        self._until(
-            f"{run_id} is cleared",
-            lambda: httpx.post(url, json=body, headers=self._headers(), timeout=60).status_code == 200,
-        )
+        path = f"/{dag_id}/clearTaskInstances"
+        self._until(f"{run_id} is cleared", lambda: self._call("POST", path, json=body).status_code == 200)
 
     def wait_for_request(self, run_id: str, count: int) -> ApprovalRequest:
         """Return the latest of the run's requests, once it waits and there are this many."""
@@ -240,8 +216,12 @@ class Cluster:
         (request,) = self.site.requests_of(run_id)
         return request
 
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.site.tokens['engineer']}"}
+    def _told(self, path: str) -> dict[str, Any]:
+        told: dict[str, Any] = self._call("GET", path).json()
+        return told
+
+    def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return call_airflow(self.site, method, f"/dags{path}", user="engineer", **options)
 
     def _until(self, what: str, holds: Callable[[], bool], *, seconds: float = 120.0) -> None:
         deadline = time.monotonic() + seconds
