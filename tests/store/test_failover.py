@@ -63,8 +63,8 @@ def test_a_standby_is_a_service_that_is_away_until_it_takes_changes(
     try:
         create_tables(store.engine)
         first = write(store)
-        store.engine.dispose()
         make_read_only(admin, url)
+        store.engine.dispose()
         with pytest.raises(ServiceUnavailableError, match=r"takes no changes now.*nothing was decided"):
             write(store)
         assert store.ledger_size() == first + 1  # to look is possible there
@@ -85,8 +85,8 @@ def test_the_api_says_503_while_the_database_is_a_standby_and_serves_again_after
         request, _ = engineer.open_request(an_opening(), idempotency_key="1")
         vote = f"{site.base_url}/approvals/api/v1/requests/{request.id}/votes"
         body = {"verdict": "approve", "revision": request.revision}
-        site.store.engine.dispose()
         make_read_only(admin, url)
+        site.store.engine.dispose()  # after it: the service connects whenever it looks for what is due
         refused = httpx.post(vote, json=body, headers=headers, timeout=30)
         assert refused.status_code == 503
         assert refused.json()["type"] == "service-unavailable"
