@@ -1,8 +1,12 @@
-"""Ports of loopback for servers that are about to start."""
+"""Ports of loopback for servers that are about to start.
+
+`python -m tests.ports COUNT` prints as many, and holds them until its input ends.
+"""
 
 from __future__ import annotations
 
 import socket
+import sys
 from collections import deque
 
 MOST = 256  # open files of a test process are not endless
@@ -22,3 +26,9 @@ def free_port() -> int:
     if len(_held) > MOST:
         _held.popleft().close()
     return int(holder.getsockname()[1])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(" ".join(str(free_port()) for _ in range(int(sys.argv[1]))) + "\n")
+    sys.stdout.flush()
+    sys.stdin.read()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.services, pytest.mark.airflow]
 
-SLOW = 30_000.0  # milliseconds: Airflow's UI is a large script
+SLOW = 120_000.0  # milliseconds: Airflow's UI is a large script
 
 
 def in_browser(act: Callable[[Page, Site, ApprovalRequest], None]) -> Callable[[Site, ApprovalRequest], None]:
