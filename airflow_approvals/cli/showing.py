@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from airflow_approvals.channels.findings import pii_facts
+from airflow_approvals.channels.gated_facts import TASK, gated_facts, in_words
 from airflow_approvals.channels.reach import review_of
 from airflow_approvals.cli.output import moment, size_words, stdout, visible
 from airflow_approvals.client.api import RequestDetail
@@ -78,7 +79,9 @@ def _action_lines(request: ApprovalRequest) -> Iterator[Line]:
     if action.destination:
         yield "to", action.destination
     for name, value in (action.parameters or {}).items():
-        yield f"· {name}", value if isinstance(value, str) else repr(value)
+        does = gated_facts(value) if name == TASK else ()
+        for label, words in does or ((name, in_words(value)),):
+            yield f"· {label}", words
     yield "why", action.justification or "no reason was given"
 
 

@@ -52,7 +52,8 @@ class ApprovedOperator(BaseOperator):
         the path or URI of the JSON file, or the report itself. One about other bytes is refused.
     :param links: addresses that approvers may want to look at.
     :param parameters: anything else that approvers should see; part of what is approved.
-    :param on_denied: `fail`, or `skip_downstream`: this task and all tasks downstream are skipped.
+    :param on_denied: `fail`, or `skip_downstream`: this task and all tasks downstream are skipped, whatever
+        their trigger rules say.
     """
 
     template_fields: Sequence[str] = (
@@ -210,6 +211,7 @@ class ApprovedOperator(BaseOperator):
     def _evidence(self, hook: ApprovalsHook) -> Evidence:
         from airflow_approvals.core.model import Evidence
 
+        self.log.info("Reading %s, to say what would move", self.source)
         dataset = hook.snapshot(
             self.source, conn_id=self.source_conn_id, format=self.format, columns=self.columns
         )

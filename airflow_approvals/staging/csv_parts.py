@@ -95,7 +95,7 @@ class CsvPart:
         if len(names) == 1 and (signs := [sign for sign in SEPARATORS if sign in names[0]]):
             raise SourceUnreadableError(
                 f"{self._name}: row 1 is one column with {signs[0]!r} in its name: this looks like the "
-                "separator of several; expected commas"
+                "separator of several; expected commas: write it with commas, or as Parquet"
             )
         for position, name in enumerate(names):
             if not name.strip():

@@ -187,4 +187,7 @@ class TextFile(io.RawIOBase):
 
     def _refusal(self, what: str, data: bytes, position: int) -> SourceUnreadableError:
         line = self.lines + data.count(b"\n", 0, position) + 1
-        return SourceUnreadableError(f"{self._name}: line {line} holds {what}; expected text in UTF-8")
+        return SourceUnreadableError(
+            f"{self._name}: line {line} holds {what}; expected text in UTF-8: convert it first, for example "
+            "by iconv, or stage it as Parquet"
+        )

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 
 from airflow_approvals.channels.findings import findings_of
+from airflow_approvals.channels.gated_facts import TASK, gated_facts
 from airflow_approvals.channels.slack import blocks
 from airflow_approvals.channels.slack.blocks import Fact, Json
 from airflow_approvals.channels.slack.interactive import Place
@@ -78,7 +79,9 @@ def _details(request: ApprovalRequest) -> Iterator[Fact]:
     yield "Action digest", request.action_digest
     yield "Policy", f"{request.policy}, digest {request.policy_digest}"
     for name, value in sorted((request.action.parameters or {}).items())[:20]:
-        yield f"Parameter {cut(str(name), 60)}", json.dumps(value, ensure_ascii=False, default=str)
+        does = gated_facts(value) if name == TASK else ()
+        for label, words in does or ((f"Parameter {name}", json.dumps(value, ensure_ascii=False)),):
+            yield cut(label, 70), words
     for dataset in request.evidence.datasets[:10]:
         yield "Dataset", f"{dataset.uri} ({dataset.format})"
         yield "SHA-256", dataset.sha256

@@ -106,7 +106,8 @@ def _told(kind: str, data: dict[str, Any]) -> tuple[str, str, str]:
         case "outcome.reported":
             outcome = data["outcome"]
             if outcome["published"]:
-                return "published it", outcome["detail"] or f"SHA-256 {outcome['digest']}", "good"
+                digest = f"SHA-256 {outcome['digest']}" if outcome["digest"] else ""
+                return "published it" if digest else "is done", outcome["detail"] or digest, "good"
             return "could not publish it", outcome["detail"], "bad"
         case "request.escalated":
             return f"told {data['to']} too that this waits", "", "warn"
