@@ -17,7 +17,7 @@ from airflow_approvals.store import engine
 from airflow_approvals.store.schema import create_tables
 from airflow_approvals.store.sql import SqlStore, create_store
 from tests.store.samples import SLOT, a_fact, a_request, decided
-from tests.store.writer import THREADS, write, write_in_threads
+from tests.store.writer import PATIENCE, THREADS, write, write_in_threads
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -37,11 +37,14 @@ def check_ledger(store: SqlStore, size: int) -> None:
 
 
 def test_threads_and_processes_that_write_at_once_leave_a_ledger_without_gap_or_double(
-    store: SqlStore, database_url: str
+    store: SqlStore, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(engine, "LOCK_WAIT_SECONDS", PATIENCE)
     others = [start_writer(database_url, "10"), start_writer(database_url, "10")]
-    failures = write_in_threads(store, 10)
-    assert [other.wait(timeout=60) for other in others] == [0, 0]
+    own = create_store(database_url)
+    failures = write_in_threads(own, 10)
+    own.close()
+    assert [other.wait(timeout=PATIENCE) for other in others] == [0, 0]
     assert failures == []
     requests = 3 * THREADS * 10
     check_ledger(store, 2 * requests)
@@ -101,7 +104,7 @@ def test_a_writer_that_is_killed_leaves_nothing_behind_and_blocks_nobody(
     store: SqlStore, database_url: str
 ) -> None:
     write(store, 1)
-    assert start_writer(database_url, "die").wait(timeout=60) < 0
+    assert start_writer(database_url, "die").wait(timeout=PATIENCE) < 0
     assert store.list_requests(RequestFilter()).total == 1
     with store.begin() as transaction:
         assert transaction.find_latest_request(SLOT, for_update=True) is None

@@ -7,10 +7,13 @@ import signal
 import sys
 import threading
 
+from airflow_approvals.store import engine
 from airflow_approvals.store.sql import SqlStore, create_store
 from tests.store.samples import SLOT, a_fact, a_request, decided
 
 THREADS = 4
+PATIENCE = 600
+"""Seconds for a turn to write: twelve writers want one, and a disk may take half a second for each commit."""
 
 
 def write(store: SqlStore, count: int) -> None:
@@ -55,6 +58,7 @@ def die_half_way(store: SqlStore) -> None:
 
 
 if __name__ == "__main__":
+    engine.LOCK_WAIT_SECONDS = PATIENCE
     opened = create_store(sys.argv[1])
     if sys.argv[2] == "die":
         die_half_way(opened)
