@@ -52,7 +52,7 @@ def _facts(
         yield f"its {field}", in_words(value)
     for kind in ("connections", "variables"):
         if kind in told:
-            yield f"may read {kind}", in_words(told[kind])
+            yield "may read", f"{kind} {in_words(told[kind])}"
     hidden = [field for field in bound if field not in shown]
     if hidden:
         yield "not shown", f"{', '.join(hidden)}: bound by digest, so that they cannot change"

@@ -31,7 +31,8 @@ def ask(args: Namespace) -> int:
     """Put a question on the record."""
     with connect(args) as client:
         asked = client.ask(find_request_id(client, args.request), args.text)
-    return _told(args, asked, f"asked: question {asked.questions[-1].id} of request {asked.id}")
+    said = f"asked: question {asked.questions[-1].id} of request {asked.id}; whoever asked for it answers by"
+    return _told(args, asked, f"{said} `airflow-approvals answer {asked.id} TEXT`, or on its page")
 
 
 def answer(args: Namespace) -> int:
@@ -90,7 +91,7 @@ def break_glass(args: Namespace) -> int:
             revision=detail.request.revision,
             channel=Channel.CLI.value,
         )
-    return _told(args, granted, "the glass is broken: exactly these bytes may be published now; all are told")
+    return _told(args, granted, f"the glass is broken: {_allowed(granted)}; all are told")
 
 
 def review(args: Namespace) -> int:
@@ -129,10 +130,17 @@ def _is_meant(what: str) -> bool:
 
 def _said(verdict: Verdict, voted: ApprovalRequest) -> str:
     if verdict is Verdict.DENY:
-        return "denied: nothing will be published"
+        return "denied: nothing will be done"
     if voted.state is State.APPROVED:
-        return "approved: exactly these bytes may be published now"
+        return f"approved: {_allowed(voted)}"
     return "your approval is recorded; others must still answer"
+
+
+def _allowed(approved: ApprovalRequest) -> str:
+    if approved.standing is not None:
+        return f"it stands for {approved.standing.days} days, or until what its policy names has drifted"
+    datasets = approved.evidence.datasets
+    return "exactly these bytes may be published now" if datasets else "exactly this may be done now, once"
 
 
 def _told(args: Namespace, request: ApprovalRequest, sentence: str) -> int:

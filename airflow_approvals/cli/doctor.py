@@ -220,9 +220,13 @@ def _guard_finding(url: str) -> Finding:
 
     api = _execution_api_url() or f"{url}/execution"
     try:
-        answer = httpx.get(f"{api.rstrip('/')}{PROBE}", timeout=10)
+        # Airflow 3.3.2 builds this API at its first call, for up to half a minute on a busy machine.
+        answer = httpx.get(f"{api.rstrip('/')}{PROBE}", timeout=60)
     except httpx.TransportError as error:
-        text = f"{api}: cannot be asked ({type(error).__name__})"
+        text = (
+            f"{api}: cannot be asked ({type(error).__name__}), so nobody knows whether sealed secrets are "
+            "guarded there; once the API server is up and idle, run doctor again"
+        )
         return Finding(subject="guard", level="wrong", text=text)
     if GUARD_HEADER in answer.headers:
         text = f"{api}: sealed secrets are opened for approved tasks"

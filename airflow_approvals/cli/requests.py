@@ -148,8 +148,17 @@ def _what(request: ApprovalRequest) -> str:
     rows = sum(dataset.rows for dataset in request.evidence.datasets)
     moved = f"{action.kind} {rows:,} rows" if request.evidence.datasets else action.kind
     where = _short(action.destination) if action.destination else ""
-    origin = f"{request.origin.dag_id} · {request.origin.task_id}" if request.origin else "by hand"
-    return "\n".join(line for line in (moved, where, origin) if line)
+    return "\n".join(line for line in (moved, where, _gate_of(request)) if line)
+
+
+def _gate_of(request: ApprovalRequest) -> str:
+    origin, standing = request.origin, request.standing
+    if origin is not None:
+        mapped = f" [{origin.map_index}]" if origin.map_index >= 0 else ""
+        return f"{origin.dag_id} · {origin.task_id}{mapped}"
+    if standing is not None:
+        return f"{standing.dag_id} · {standing.task_id}, for {standing.days} days"
+    return "by hand"
 
 
 def _short(uri: str) -> str:

@@ -100,7 +100,8 @@ def check_not_denied(policy: Denying, variables: Mapping[str, Any]) -> None:
     """Raise `PolicyDeniesError` when a `deny_if` of `policy` holds, or cannot be evaluated."""
     denied = list(find_denials(policy, variables))
     if denied:
-        raise PolicyDeniesError(f"policy {policy.name} denies this action: {'; '.join(denied)}")
+        told = f"policy {policy.name} denies this action: {'; '.join(denied)}"
+        raise PolicyDeniesError(f"{told}{_next_step(policy, variables)}")
 
 
 def find_denials(policy: Denying, variables: Mapping[str, Any]) -> Iterator[str]:
@@ -113,6 +114,15 @@ def find_denials(policy: Denying, variables: Mapping[str, Any]) -> Iterator[str]
         else:
             if holds:
                 yield f"{source!r} holds"
+
+
+def _next_step(policy: Denying, variables: Mapping[str, Any]) -> str:
+    """Return what to do where an expression is about personal data, and nobody has looked for any."""
+    pii = variables.get("pii")
+    is_unseen = isinstance(pii, Mapping) and pii.get("scanned") is False
+    if is_unseen and any(re.search(r"\bpii\.", source) for source in policy.deny_if):
+        return "; no PII report about this data came along: scan it, or mask it, and give `pii_report`"
+    return ""
 
 
 def is_true(source: str, variables: Mapping[str, Any]) -> bool:

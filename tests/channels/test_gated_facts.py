@@ -23,7 +23,7 @@ def test_what_a_task_shows_comes_first_and_what_it_does_not_is_named() -> None:
     assert gated_facts(TASK) == (
         ("runs", "SQLExecuteQueryOperator delete_old"),
         ("its sql", "DELETE FROM customers WHERE id > 5"),
-        ("may read connections", "crm, warehouse"),
+        ("may read", "connections crm, warehouse"),
         ("not shown", "parameters, autocommit: bound by digest, so that they cannot change"),
     )
 

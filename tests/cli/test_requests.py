@@ -7,11 +7,15 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from airflow_approvals.cli.answers import _allowed
 from airflow_approvals.cli.exits import Exit
+from airflow_approvals.cli.requests import _what
+from airflow_approvals.core.model import Evidence, StandingTerms
 from tests.cli.conftest import Say
 from tests.web.site import LOADED, Site, an_opening
 
@@ -214,6 +218,30 @@ def test_a_first_approval_of_two_says_that_others_must_still_answer(site: Site, 
     assert "1 of 2" in say("show", request_id, user="carol").out
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "exactly these bytes may be published now"),
+        ({"evidence": Evidence()}, "exactly this may be done now, once"),
+        (
+            {"standing": StandingTerms(approved_id="", days=10, dag_id="d", task_id="t", gate="")},
+            "it stands for 10 days, or until",
+        ),
+    ],
+)
+def test_who_has_approved_is_told_what_may_happen_now(
+    site: Site, say: Say, changes: dict[str, Any], words: str
+) -> None:
+    request = site.service.store.get_request(ask_for(site))
+    assert words in _allowed(replace(request, **changes))
+
+
+def test_a_standing_approval_is_listed_with_the_task_that_it_is_for(site: Site) -> None:
+    request = site.service.store.get_request(ask_for(site))
+    terms = StandingTerms(approved_id="", days=10, dag_id="feed", task_id="publish", gate="")
+    assert _what(replace(request, origin=None, standing=terms)).endswith("\nfeed · publish, for 10 days")
+
+
 def test_nothing_is_sent_without_a_terminal_or_yes(site: Site, say: Say) -> None:
     request_id = ask_for(site)
     assert say("approve", request_id, user="alice").code == Exit.USAGE
@@ -222,7 +250,9 @@ def test_nothing_is_sent_without_a_terminal_or_yes(site: Site, say: Say) -> None
 
 def test_questions_and_answers_are_on_the_record(site: Site, say: Say) -> None:
     request_id = ask_for(site)
-    assert say("ask", request_id, "Which partner?", user="alice").code == Exit.OK
+    asked = say("ask", request_id, "Which partner?", user="alice")
+    assert asked.code == Exit.OK
+    assert f"airflow-approvals answer {request_id} TEXT" in " ".join(asked.out.split())
     assert say("answer", request_id, "The mailing house", user="engineer").code == Exit.OK
     shown = say("show", request_id, user="alice").out
     assert "Which partner?" in shown

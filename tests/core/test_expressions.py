@@ -130,6 +130,17 @@ def test_what_is_neither_true_nor_false_denies(source: str, variables: dict[str,
     assert "counts as a denial" in str(caught.value)
 
 
+def test_a_denial_because_nobody_has_looked_for_personal_data_says_what_to_give() -> None:
+    unseen: dict[str, Any] = {"pii": {"scanned": False, "verified": False}}
+    seen: dict[str, Any] = {"pii": {"scanned": True, "verified": False}}
+    with pytest.raises(PolicyDeniesError, match="no PII report about this data came along"):
+        check_not_denied(policy("pii.verified == false"), unseen)
+    for source, variables in (("pii.verified == false", seen), ("'pii' != ''", unseen)):
+        with pytest.raises(PolicyDeniesError) as caught:
+            check_not_denied(policy(source), variables)
+        assert "pii_report" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("source", "reason"), REFUSED_AT_LOAD.values(), ids=REFUSED_AT_LOAD.keys())
 def test_a_bad_expression_is_refused_at_load(source: str, reason: str) -> None:
     with pytest.raises(ExpressionError, match=reason):
