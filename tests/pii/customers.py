@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from random import Random
 from typing import Any
 
 import pyarrow as pa  # noqa: TID253
 from faker import Faker
 
+NEW_YEAR = date(2026, 1, 1)
+"""Where made-up dates end. Faker would take the moment of the call, and another table would come of it."""
 LOCALES = ("de_DE", "fr_FR", "es_ES", "en_IN", "pl_PL", "it_IT")
 STATUSES = ("active", "closed", "pending", "blocked", "trial")
 STRUCTURED = (
@@ -106,7 +108,7 @@ def _note(random: Random, fake: Faker, name: str, email: str, phone: str) -> str
     if random.random() < 0.4:
         sentences[-1] = random.choice(
             (
-                f"Spoke with {name} about the invoice on {fake.date()}.",
+                f"Spoke with {name} about the invoice on {fake.date(end_datetime=NEW_YEAR)}.",
                 f"Reach {name} at {phone} or by mail to {email}.",
                 f"My name is {name}, I live at {fake.street_address()} in {fake.city()}.",
                 f"Card {fake.credit_card_number()} was declined, phone number is {phone}.",

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from faker import Faker
 
+from tests.pii.customers import NEW_YEAR
+
 TEMPLATES = (
     "My name is {person} and my card is {card}.",
     "Please send the invoice to {email}, {person} asked for it.",
@@ -108,7 +110,9 @@ def _makers(dice: Random, fakes: list[Faker]) -> dict[str, Callable[[], str]]:
         "phone": american.phone_number,
         "address": lambda: american.address().replace("\n", ", "),
         "city": american.city,
-        "date": lambda: american.date(pattern=dice.choice(("%Y-%m-%d", "%d %B %Y", "%m/%d/%Y"))),
+        "date": lambda: american.date(
+            dice.choice(("%Y-%m-%d", "%d %B %Y", "%m/%d/%Y")), end_datetime=NEW_YEAR
+        ),
         "iban": fakes[3].iban,
         "ssn": american.ssn,
         "ip": american.ipv4,
