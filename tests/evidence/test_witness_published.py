@@ -141,6 +141,7 @@ def test_heads_go_to_slack_once_an_interval_and_bind_the_ledger(
 ) -> None:
     channel = Channel()
     loops = processes(still, SLACK, channel)
+    at(monkeypatch, seconds=0)  # the same for both: intervals begin on the clock
     for loop in loops:
         asyncio.run(loop.run_once())
     (posted,) = channel.posted  # one of them was first
