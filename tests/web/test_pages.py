@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import event
 
 from airflow_approvals.core.identity import person_named
-from airflow_approvals.core.model import ApprovalRequest, Channel, State
+from airflow_approvals.core.model import ApprovalRequest, Channel, Evidence, Person, State, Verdict
 from airflow_approvals.core.receipt import verify_bundle
 from airflow_approvals.core.signature import public_keys_from_json
 from airflow_approvals.web.ledger import public_keys
@@ -51,6 +51,39 @@ def test_an_approver_goes_from_the_inbox_to_a_decision(shared: Site) -> None:
         Channel.PAGE,
         "as agreed",
     )
+
+
+def test_a_gated_task_is_told_by_what_it_shows_and_by_no_digest_before_it(shared: Site) -> None:
+    task = {
+        "task_id": "delete_old",
+        "operator": "sql.SQLExecuteQueryOperator",
+        "fields": {"sql": "5" * 64, "database": "6" * 64},
+        "arguments": {},
+        "shown": {"sql": "DELETE FROM customers WHERE id > 5"},
+    }
+    opening = an_opening("gated")
+    action = replace(opening.action, parameters={"task": task})
+    ti_id = shared.add_task(run_id="run_gated")
+    with shared.worker(ti_id) as worker:
+        request, _ = worker.open_request(replace(opening, action=action, evidence=Evidence()))
+    shared.service.cast_vote(
+        Person("alice"),
+        request.id,
+        Verdict.APPROVE,
+        reason="",
+        revision=1,
+        channel=Channel.CLI,
+        now=datetime.now(UTC),
+    )
+    with shared.worker(ti_id) as worker:
+        worker.redeem(request.id, ti_id=ti_id, digest=request.action_digest)
+        worker.report_outcome(request.id, ti_id=ti_id, published=True)
+    with Browser(shared, "alice") as alice:
+        page = alice.open(path_of(request))
+    assert "SQLExecuteQueryOperator delete_old" in page.text
+    assert page.text.index("DELETE FROM customers WHERE id > 5") < page.text.index("5" * 64)
+    assert "database: bound by digest" in page.text
+    assert "SHA-256 None" not in page.text
 
 
 @pytest.mark.parametrize("done", ["approve", "deny", "ask", "answer", "cancel", "revoke", "x"])
