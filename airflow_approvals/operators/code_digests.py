@@ -3,7 +3,8 @@
 Source alone would let a default argument, a variable of an outer function or a constant of the file change
 unseen while people think. What a task's function brings along must have a digest. What it names of its module
 is told as far as it has one: constants, and functions and classes of the same file, with what these bring
-along; the rest (imports, connections, loggers, ...) by name or class.
+along; the rest (imports, connections, loggers, ...) by name or class. So is a decorator that is imported,
+with what it was given as far as that has a digest.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _OF_A_PATH = re.compile(r"unusual_prefix_[0-9a-f]{40}_")
 
 def digest_of_code(function: Any, name: str, tell: Tell) -> str:
     """Return the SHA-256 of `function`; raise `InvalidRequestError` where something of it has no digest."""
-    reader = _Reader(tell)
+    reader = _Reader(tell, _own_file(function))
     reader.read_later(function, name)
     return digest_of(reader.read_all())
 
@@ -41,8 +42,9 @@ def digest_of_code(function: Any, name: str, tell: Tell) -> str:
 class _Reader:
     """Reads each function once, and tells it by its place among all: they may name each other in circles."""
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, tell: Tell, own_file: str | None) -> None:
         self._tell_plain = tell
+        self._own_file = own_file
         self._found: list[tuple[Any, str, bool]] = []
         self._places: dict[tuple[int, bool], int] = {}
 
@@ -75,20 +77,28 @@ class _Reader:
 
     def _function(self, function: FunctionType, name: str, strict: bool) -> dict[str, Any]:
         code = function.__code__
+        is_own = code.co_filename == self._own_file
+        strict = strict and is_own
 
         def told(kind: str, values: Iterator[tuple[str, Any]], *, strict: bool) -> dict[str, Any]:
-            refer = partial(self._named, file=code.co_filename, strict=strict)
+            refer = partial(self._named, strict=strict)
             where = f"{name} ({code.co_name}, {kind} {{}})"
             return {
                 each: self._tell(value, where.format(each), refer, strict=strict) for each, value in values
             }
 
+        brought = {
+            "defaults": told("default of", _defaults(function), strict=strict),
+            "variables": told("variable", _variables(function), strict=strict),
+        }
+        if not is_own:
+            module = str(function.__globals__.get("__name__"))
+            return {"named": f"{_without_path(module)}.{code.co_qualname}", **brought}
         return {
             # Of its code: asked for a function, `inspect` reads the one that it wraps.
             "source": _instance_unless(strict, code, lambda: _source_digest(code, name)),
-            "defaults": told("default of", _defaults(function), strict=strict),
-            "variables": told("variable", _variables(function), strict=strict),
             "globals": told("global", _globals(function), strict=False),
+            **brought,
         }
 
     def _tell(self, value: Any, name: str, refer: Refer, *, strict: bool) -> Any:
@@ -96,8 +106,8 @@ class _Reader:
             return {"named": name_of(value)}
         return _instance_unless(strict, value, lambda: self._tell_plain(value, name, refer))
 
-    def _named(self, value: Any, name: str, *, file: str, strict: bool) -> Any:
-        """Tell what a function of `file` names; what can be imported from elsewhere has a name for good."""
+    def _named(self, value: Any, name: str, *, strict: bool) -> Any:
+        """Tell what a function names; what can be imported from elsewhere has a name for good."""
         place: str | None
         if isinstance(value, FunctionType):  # by its code: a wrapper bears the name of what it wraps
             place, own_name = value.__code__.co_filename, value.__code__.co_qualname
@@ -107,11 +117,24 @@ class _Reader:
             return {"named": f"{name_of(value.__self__)}.{value.__name__}"}
         else:
             return self.read_later(value, name, strict=strict)
-        if place != file and not any(word in own_name for word in _INNER):
+        if place != self._own_file and not any(word in own_name for word in _INNER):
             return {"named": name_of(value)}
         if isinstance(value, type):
             return _instance_unless(False, value, lambda: _source_digest(value, name))
         return self.read_later(value, name, strict=strict)
+
+
+def _own_file(function: Any) -> str | None:
+    """Return the file of the function itself, under what decorators and others have put around it."""
+    while True:
+        if isinstance(function, partial):
+            function = function.func
+        elif isinstance(function, MethodType):
+            function = function.__func__
+        elif hasattr(function, "__wrapped__"):
+            function = function.__wrapped__
+        else:
+            return function.__code__.co_filename if isinstance(function, FunctionType) else None
 
 
 def _instance_unless(strict: bool, value: Any, tell: Callable[[], Any]) -> Any:
@@ -124,9 +147,11 @@ def _instance_unless(strict: bool, value: Any, tell: Callable[[], Any]) -> Any:
 
 
 def _defaults(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    values, code = function.__defaults__ or (), function.__code__
-    # As they are called with, whatever a decorator has put into `__signature__`.
-    yield from zip(code.co_varnames[code.co_argcount - len(values) : code.co_argcount], values, strict=True)
+    # As they are called with, whatever a decorator has put into `__signature__`; tenacity gives its wrapper,
+    # which takes any arguments, the defaults of what it wraps.
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    for place, value in enumerate(reversed(function.__defaults__ or ())):
+        yield names[-1 - place] if place < len(names) else f"{place + 1} from the last", value
     yield from (function.__kwdefaults__ or {}).items()
 
 
@@ -176,4 +201,9 @@ def name_of(value: Any) -> str:
         name = value.__name__
     else:
         name = f"{value.__module__}.{value.__qualname__}"
-    return _OF_A_PATH.sub("", name)
+    return _without_path(name)
+
+
+def _without_path(module: str) -> str:
+    """Return the name of a module of a DAG file without where that file lies."""
+    return _OF_A_PATH.sub("", module)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
 from datetime import datetime
 from functools import cache, partial, wraps
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -116,6 +118,30 @@ def test_what_a_function_brings_along_is_in_its_digest(make: Callable[[Any], Any
 def test_what_has_no_digest_is_refused_where_a_function_brings_it_along(make: Callable[[Any], Any]) -> None:
     with pytest.raises(InvalidRequestError, match=r"argument python_callable.*a builtins\.object has no dig"):
         digest(make(object()))
+
+
+DECORATED = """
+from tenacity import retry, stop_after_attempt
+LIMIT = {limit}
+
+@retry(stop=stop_after_attempt(3))
+def act(most={most}):
+    return {returns}
+"""
+
+
+def decorated(folder: Path, *, limit: int = 1, most: int = 1, returns: str = "LIMIT, most") -> Any:
+    """Return a function of a DAG file with the decorator of a library around it."""
+    file = Path(mkdtemp(dir=folder), "its_file.py")
+    file.write_text(DECORATED.format(limit=limit, most=most, returns=returns))
+    return runpy.run_path(str(file))["act"]
+
+
+def test_what_a_decorator_of_a_library_is_put_around_is_bound(tmp_path: Path) -> None:
+    before = digest(decorated(tmp_path))
+    assert before == digest(decorated(tmp_path))
+    for changed in ({"limit": 2}, {"most": 2}, {"returns": "most, LIMIT"}):
+        assert before != digest(decorated(tmp_path, **changed))
 
 
 def test_the_variable_without_a_digest_is_named() -> None:
