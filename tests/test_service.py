@@ -203,6 +203,8 @@ def test_what_a_policy_denies_or_does_not_cover_is_refused_before_anybody_is_ask
     with pytest.raises(NoPolicyError):
         world.open(ti_id, replace(an_opening(), policy="delete"))
     assert [entry["kind"] for entry in world.entries()[-3:]] == ["attempt.refused"] * 3
+    # There is no request to look the task up by.
+    assert {entry["actor"].partition("/")[0] for entry in world.entries()[-3:]} == {"worker:export"}
 
 
 @pytest.mark.parametrize("state", ["success", "failed", "skipped", "queued", "none"])

@@ -51,10 +51,10 @@ class OpeningCases(StandingCases):
         asks; changed content supersedes a pending one and revokes an approved one. So repeating the call is
         harmless without an Idempotency-Key.
         """
-        actor = f"worker:{ti_id}"
-        with self._refusals_recorded(actor, None, "open", now):
+        with self._refusals_recorded(f"worker:{ti_id}", None, "open", now):
             origin = self._live_origin(ti_id)
-            actor = actor_of(origin)
+        actor = actor_of(origin)  # no request says whose attempt this was: its entry must
+        with self._refusals_recorded(actor, None, "open", now):
             draft = self._draft(
                 opening,
                 origin=origin,
