@@ -22,6 +22,9 @@ class ApprovedExportOperator(ApprovedOperator):
     names the same source, destination and parameters, `overwrite` and `destination_conn_id` included where
     they are set here.
 
+    A retry goes on with the approval that is there. Once a try has used it up and failed (a destination that
+    cannot be written), the next one asks anew: an approval is for one use.
+
     :param destination: path or URI that appears.
     :param destination_conn_id: Airflow connection of an object store.
     :param overwrite: replace what is there; otherwise it is kept, and the export fails.
