@@ -18,13 +18,18 @@ from tests.web.site import SECRET, Site, an_opening, mounted, serving, utc_now
 
 pytestmark = pytest.mark.anyio
 
-WOKEN = 20.0
-"""Seconds in which a gate goes on that was woken; a call that nothing wakes is held for `watch.WAIT`."""
+HELD, WOKEN = 55.0, 45.0
+"""Seconds for which a call is held that nothing wakes, and in which a gate goes on that was woken."""
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "WAIT", HELD)
 
 
 @pytest.fixture
