@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from airflow_approvals.channels.findings import pii_facts
+from airflow_approvals.channels.gated_facts import TASK, gated_facts
 from airflow_approvals.channels.reach import reach_of
 from airflow_approvals.channels.text import counted, cut
 from airflow_approvals.core.model import ApprovalRequest
@@ -13,6 +14,7 @@ Fact = tuple[str, str]
 
 _ANSWERS = 10
 _COLUMNS = 30
+_OF_TASK = 8
 
 
 def what_of(request: ApprovalRequest) -> str:
@@ -27,6 +29,9 @@ def facts_of(request: ApprovalRequest) -> Iterator[Fact]:
     yield "Action", action.kind
     yield "Source", action.source or "none"
     yield "Destination", action.destination or "none"
+    does = gated_facts((action.parameters or {}).get(TASK))
+    for label, words in does[:_OF_TASK]:  # the page has all of them
+        yield cut(f"{label[:1].upper()}{label[1:]}", 70), words
     yield from reach_of(request)
     yield from _data(request)
     yield from pii_facts(request.evidence.pii)

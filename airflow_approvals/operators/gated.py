@@ -115,9 +115,10 @@ def gated(
     `thing` is an operator, a mapped one (`.expand`, `.expand_kwargs`), `Operator.partial(...)`, a `@task`
     function or its result. As a decorator it stands above `@task`. With `source`, the dataset is read when
     asking and again right before the task acts; `pii_report` is about exactly that data. `show` names fields
-    whose rendered values approvers see; of all others they see that they do not change. `connections` and
-    `variables` name protected ones that the task reads by itself; those that its arguments call `..._conn_id`
-    are known. Raises `ValueError` or `TypeError` for what cannot be gated.
+    whose rendered values approvers see, in every channel, so none that holds rows of data; of all others they
+    see that they do not change. `connections` and `variables` name protected ones that the task reads by
+    itself; those that its arguments call `..._conn_id` are known. Raises `ValueError` or `TypeError` for what
+    cannot be gated.
     """
     from airflow_approvals.operators.waiting import check_on_denied
 

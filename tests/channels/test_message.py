@@ -91,6 +91,18 @@ def action_ids(payload: dict[str, Any]) -> list[str]:
     ]
 
 
+def a_gated_task(shown: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameter in which a gated task says what it would do."""
+    hidden = {"parameters": "5" * 64}
+    return {
+        "task_id": "clean",
+        "operator": "vendor.SqlOperator",
+        "fields": hidden,
+        "arguments": {},
+        "shown": shown,
+    }
+
+
 def hostile_request(words: str) -> ApprovalRequest:
     request = a_request()
     dataset = replace(
@@ -118,7 +130,7 @@ def hostile_request(words: str) -> ApprovalRequest:
             source=words,
             destination=words,
             justification=words,
-            parameters={words: words},
+            parameters={words: words, "task": a_gated_task({f"{words}{n}": words for n in range(20)})},
         ),
         evidence=replace(request.evidence, datasets=(dataset,) * 12, pii=pii),
         requesters=(Person(words),) * 30,
@@ -155,6 +167,16 @@ def test_a_prompt_tells_everything_a_decision_needs() -> None:
     assert action_ids(prompt) == [f"approvals.{kind}" for kind in ("approve", "deny", "ask", "details")]
     assert json.dumps(LINK) in json.dumps(prompt)
     assert str(int(request.expires_at.timestamp())) in json.dumps(prompt)
+
+
+def test_a_prompt_says_what_a_gated_task_would_do_as_far_as_its_author_shows_it() -> None:
+    request = a_request()
+    told = {"task": a_gated_task({"sql": "DELETE FROM customers"})}
+    prompt = prompt_of(replace(request, action=replace(request.action, parameters=told)), STANDING)
+    check_message(prompt)
+    words = text_of(prompt["blocks"])
+    for fact in ("Runs: SqlOperator clean", "Its sql: DELETE FROM customers", "Not shown: parameters"):
+        assert fact in words
 
 
 def test_a_prompt_names_the_columns_that_the_plan_leaves_alone() -> None:
