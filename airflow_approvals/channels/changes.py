@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
+from airflow_approvals.channels.gated_facts import TASK, gated_changes, in_words
 from airflow_approvals.channels.pii_chart import entity_counts
 from airflow_approvals.channels.text import counted
 from airflow_approvals.core.model import ApprovalRequest, Column, State
@@ -66,6 +68,7 @@ def changes_of(prior: ApprovalRequest, request: ApprovalRequest) -> Changes:
 def _differences(prior: ApprovalRequest, request: ApprovalRequest) -> Iterator[Change]:
     yield from _told("Destination", prior.action.destination, request.action.destination)
     yield from _told("Source", prior.action.source, request.action.source)
+    yield from _parameters(prior.action.parameters or {}, request.action.parameters or {})
     was, now = _rows(prior), _rows(request)
     if was is not None and now is not None and was != now:
         yield Change(what="Rows", was=f"{was:,}", now=f"{now:,} ({_delta(was, now)})")
@@ -80,6 +83,20 @@ def _differences(prior: ApprovalRequest, request: ApprovalRequest) -> Iterator[C
 def _told(what: str, was: str | None, now: str | None) -> Iterator[Change]:
     if was != now:
         yield Change(what=what, was=was or "none", now=now or "none")
+
+
+def _parameters(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Change]:
+    for name in sorted(was.keys() | now.keys()):
+        before, after = was.get(name), now.get(name)
+        if before == after:
+            continue
+        does = tuple(gated_changes(before, after)) if name == TASK else ()
+        for label, then, found in does or ((f"Parameter {name}", _or_none(before), _or_none(after)),):
+            yield Change(what=f"{label[:1].upper()}{label[1:]}", was=then, now=found)
+
+
+def _or_none(value: object) -> str:
+    return "none" if value is None else in_words(value)
 
 
 def _rows(request: ApprovalRequest) -> int | None:
@@ -118,10 +135,17 @@ def _pii(prior: ApprovalRequest, request: ApprovalRequest) -> Iterator[Change]:
                 what="PII scan", was=_scanned(was), now=_scanned(now)
             )  # one of the two was not scanned
         return
+    rules, rules_now = _rules(prior), _rules(request)
+    if rules and rules_now and rules != rules_now:
+        yield Change(what="Masking rules", was=rules[:12], now=rules_now[:12])
     for entity in sorted(was.keys() | now.keys()):
         before, after = was.get(entity, 0), now.get(entity, 0)
         if before != after:
             yield Change(what=f"PII {entity}", was=counted(before, "cell"), now=counted(after, "cell"))
+
+
+def _rules(request: ApprovalRequest) -> str:
+    return str((request.evidence.pii or {}).get("rules_digest") or "")
 
 
 def _scanned(counts: dict[str, int] | None) -> str:

@@ -35,6 +35,30 @@ def gated_facts(told: object) -> tuple[Fact, ...]:
     return ()
 
 
+def gated_changes(was: object, now: object) -> Iterator[tuple[str, str, str]]:
+    """Yield what two parameters of gated tasks tell differently: label, how it was, how it is.
+
+    What is not shown is told by digest. Yields nothing where one of the two has another form.
+    """
+    if not gated_facts(was) or not gated_facts(now):
+        return
+    before, after = _parts(was), _parts(now)
+    for label in {**before, **after}:
+        then, found = before.get(label, "none"), after.get(label, "none")
+        if then != found:
+            yield label, then, found
+
+
+def _parts(told: Any) -> dict[str, str]:
+    bound = {**told["fields"], **told["arguments"]}
+    return {
+        "runs": in_words([told["operator"], str(told.get("task_id", ""))]),
+        **{f"its {name}": f"digest {bound[name][:16]}" for name in bound},
+        **{f"its {name}": in_words(value) for name, value in told["shown"].items()},
+        **{f"may read {kind}": in_words(told[kind]) for kind in ("connections", "variables") if kind in told},
+    }
+
+
 def in_words(value: object) -> str:
     """Return a parameter for people: text as it is, names with commas, all else as JSON."""
     if isinstance(value, str):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_approvals.channels.gated_facts import gated_facts, in_words
+from airflow_approvals.channels.gated_facts import gated_changes, gated_facts, in_words
 
 DIGEST = "5" * 64
 TASK: dict[str, Any] = {
@@ -51,3 +51,40 @@ def test_what_has_another_form_is_left_to_be_told_as_it_is(told: object) -> None
 )
 def test_a_parameter_is_told_in_words(value: object, words: str) -> None:
     assert in_words(value) == words
+
+
+OTHER = "6" * 64
+
+
+@pytest.mark.parametrize(
+    ("other", "changes"),
+    [
+        ({}, []),
+        (
+            {"shown": {"sql": "DELETE FROM customers"}, "fields": {"sql": OTHER, "parameters": DIGEST}},
+            [("its sql", "DELETE FROM customers WHERE id > 5", "DELETE FROM customers")],
+        ),
+        (
+            {"fields": {"sql": DIGEST, "parameters": OTHER}},
+            [("its parameters", "digest 5555555555555555", "digest 6666666666666666")],
+        ),
+        ({"arguments": {}}, [("its autocommit", "digest 5555555555555555", "none")]),
+        ({"connections": ["crm"]}, [("may read connections", "crm, warehouse", "crm")]),
+        ({"variables": ["key"]}, [("may read variables", "none", "key")]),
+        (
+            {"operator": "elsewhere.SQLExecuteQueryOperator"},
+            [
+                (
+                    "runs",
+                    "airflow.providers.common.sql.operators.sql.SQLExecuteQueryOperator, delete_old",
+                    "elsewhere.SQLExecuteQueryOperator, delete_old",
+                )
+            ],
+        ),
+        ({"more": "than a gated task writes"}, []),
+    ],
+)
+def test_what_a_task_would_do_differently_is_told(
+    other: dict[str, Any], changes: list[tuple[str, str, str]]
+) -> None:
+    assert list(gated_changes(TASK, {**TASK, **other})) == changes

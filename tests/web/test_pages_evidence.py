@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,32 @@ def test_every_difference_to_the_last_approval_is_told(gallery: Gallery) -> None
     }
 
 
+def test_other_parameters_are_told_and_of_a_gated_task_each_of_its_fields(gallery: Gallery) -> None:
+    def doing(parameters: dict[str, Any]) -> ApprovalRequest:
+        return replace(gallery.pending, action=replace(gallery.pending.action, parameters=parameters))
+
+    def running(sql: str) -> dict[str, Any]:
+        bound = {"sql": sha256(sql.encode()).hexdigest()}
+        shown = {"sql": sql}
+        return {"operator": "vendor.Sql", "fields": bound, "arguments": {}, "shown": shown}
+
+    assert told(gallery.pending, doing({"overwrite": True})) == {"Parameter overwrite": ("none", "true")}
+    old, new = doing({"task": running("DELETE 1")}), doing({"task": running("DELETE 2")})
+    assert told(old, new) == {"Its sql": ("DELETE 1", "DELETE 2")}
+    unknown = {**running("DELETE 1"), "more": "than is known"}
+    assert told(old, doing({"task": unknown})).keys() == {"Parameter task"}
+
+
 def test_another_mix_of_personal_data_is_told(gallery: Gallery) -> None:
     report = pii_report(5210)
     left = {"entity_type": "EMAIL_ADDRESS", "cells": 7}
     report["after"]["columns"][2].update(cells_with_findings=7, entities=[left])
     leaking = with_pii(gallery.pending, report)
     assert told(gallery.pending, leaking) == {"PII EMAIL_ADDRESS": ("0 cells", "7 cells")}
+    by_rules, by_others = (
+        with_pii(gallery.pending, {**pii_report(5210), "rules_digest": digit * 64}) for digit in "12"
+    )
+    assert told(by_rules, by_others) == {"Masking rules": ("1" * 12, "2" * 12)}
     assert told(gallery.pending, with_pii(gallery.pending, None)) == {
         "PII scan": ("0 cells with findings", "not scanned")
     }

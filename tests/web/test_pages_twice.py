@@ -272,7 +272,7 @@ def test_an_approval_stands_once_others_have_said_so_twice(site: Site) -> None:
         assert standing.id in bob.open("/").answer.text
         page = bob.open(f"/requests/{standing.id}")
         assert f"Compared with request {run.id[:8]}" in page.text
-        assert "Same destination, number of rows" in page.text
+        assert "Same source, destination, parameters, number of rows" in page.text
         asked = approve(bob, standing)
         assert "Your yes is for every later run too" in asked.text
         bob.send(asked.form("/vote"), confirm="yes")
