@@ -12,7 +12,7 @@ from airflow_approvals.channels.text import counted
 from airflow_approvals.core.model import ApprovalRequest, Column, State
 from airflow_approvals.ports import RequestFilter, Store, Visibility
 
-APPROVED_STATES = (State.COMPLETED, State.REDEEMED, State.APPROVED)
+APPROVED_STATES = (State.COMPLETED, State.REDEEMED, State.APPROVED, State.FAILED)
 _LOOKED_AT = 50
 
 

@@ -44,11 +44,19 @@ def facts_of(request: ApprovalRequest) -> Iterator[Fact]:
     yield "Request", f"{request.id} revision {request.revision}, digest {request.action_digest[:16]}"
 
 
+def outcome_of(request: ApprovalRequest) -> str:
+    """Return in a word or two what came of an approval; empty as long as nothing is reported."""
+    if request.outcome is None:
+        return ""
+    done = "published" if request.evidence.datasets else "done"
+    return done if request.outcome.published else f"not {done}"
+
+
 def answers_of(request: ApprovalRequest) -> Iterator[Fact]:
     """Yield what the write did, and who has voted."""
     if request.outcome is not None:
-        done = "published" if request.outcome.published else "not published"
-        yield "Write", f"{done}{': ' if request.outcome.detail else ''}{request.outcome.detail}"
+        detail = request.outcome.detail
+        yield "Write", f"{outcome_of(request)}{': ' if detail else ''}{detail}"
     for vote in request.votes[-_ANSWERS:]:
         reason = f": {vote.reason}" if vote.reason else ""
         yield vote.verdict.capitalize(), f"{vote.voter} ({', '.join(vote.groups)}), by {vote.channel}{reason}"

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from airflow_approvals.channels.facts import outcome_of
 from airflow_approvals.channels.findings import pii_facts
 from airflow_approvals.channels.gated_facts import TASK, gated_facts, in_words
 from airflow_approvals.channels.reach import review_of
@@ -169,5 +170,6 @@ def _end_lines(detail: RequestDetail, now: datetime) -> Iterator[Line]:
     if request.redeemed_at is not None:
         yield "used", moment(request.redeemed_at, now=now)
     if request.outcome is not None:
-        published = f"published {request.outcome.digest}" if request.outcome.published else "not published"
+        digest = request.outcome.digest if request.outcome.published else None
+        published = f"{outcome_of(request)} {digest or ''}".strip()
         yield "outcome", published + (f": {request.outcome.detail}" if request.outcome.detail else "")

@@ -394,6 +394,27 @@ def test_the_prompt_says_when_nothing_has_changed_and_when_there_is_nothing_to_c
     same = prompt_of(request, replace(STANDING, changes=Changes(prior=PRIOR, differences=())))
     assert "Changed: nothing since request 00000000" in text_of(same["blocks"])
     assert "nothing like it was approved before" in text_of(prompt_of(request, STANDING)["blocks"])
+    failed = Changes(prior=replace(PRIOR, state=State.FAILED), differences=())
+    told = text_of(prompt_of(request, replace(STANDING, changes=failed))["blocks"])
+    assert "UTC, whose task then failed" in told
+
+
+@pytest.mark.parametrize(
+    ("published", "has_data", "word"),
+    [
+        (True, True, "published"),
+        (True, False, "done"),
+        (False, True, "not published"),
+        (False, False, "not done"),
+    ],
+)
+def test_what_came_of_an_approval_is_told_as_what_it_was_for(
+    published: bool, has_data: bool, word: str
+) -> None:
+    request = replace(decided(a_request()), outcome=Outcome(published=published, detail="", reported_at=NOON))
+    if not has_data:
+        request = replace(request, evidence=replace(request.evidence, datasets=()))
+    assert f"Write: {word}" in text_of(prompt_of(request, STANDING)["blocks"]).splitlines()
 
 
 @pytest.mark.parametrize("words", HOSTILE.values(), ids=HOSTILE.keys())

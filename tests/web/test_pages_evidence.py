@@ -101,6 +101,24 @@ def test_only_earlier_approvals_of_the_same_task_are_compared_with(gallery: Gall
     assert found.id == other.id
 
 
+def test_a_retry_is_held_against_the_try_that_was_approved_and_failed(tmp_path: Path) -> None:
+    site, at = hang(tmp_path).site, utc_now() - timedelta(minutes=9)
+    first = approve(site, ask(site, name="retried", rows=5, dag_id="retried", at=at), "alice", at=at)
+    ti_id = first.origin.ti_id if first.origin else ""
+    site.service.redeem(ti_id, first.id, digest=first.action_digest, now=at)
+    site.service.report_outcome(
+        ti_id, first.id, published=False, digest=None, detail="the bucket is gone", now=at
+    )
+    again = ask(site, name="retried", rows=5, dag_id="retried")
+    with serving(mounted(site.app), site.port), Browser(site, "alice") as alice:
+        assert "Not published the bucket is gone" in alice.open(f"/requests/{first.id}").text
+        text = alice.open(f"/requests/{again.id}").text
+    site.store.close()
+    assert f"Compared with request {first.id[:8]} , approved by alice" in text
+    assert "Its task then failed: the bucket is gone" in text
+    assert "Same source, destination, parameters, number of rows, columns, PII and policy." in text
+
+
 def test_the_chart_has_every_column_with_findings_before_and_after() -> None:
     chart = chart_of(pii_report(5210))
     assert chart is not None

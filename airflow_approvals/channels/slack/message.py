@@ -131,6 +131,8 @@ def _changes(changes: Changes | None) -> Iterator[Fact]:
         return
     at = changes.prior.decided_at or changes.prior.opened_at
     prior = f"request {changes.prior.id[:8]}, approved {at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    if changes.prior.state is State.FAILED:
+        prior += ", whose task then failed"
     if not changes.differences:
         yield "Changed", f"nothing since {prior}"
         return

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from airflow_approvals.channels.changes import Changes, changes_of, find_prior
+from airflow_approvals.channels.facts import outcome_of
 from airflow_approvals.channels.gated_facts import TASK, gated_facts
 from airflow_approvals.channels.outbox import Outbox
 from airflow_approvals.channels.pii_chart import PiiChart, chart_of
@@ -65,6 +66,7 @@ class RequestPage:
     check: ReceiptCheck | None
     links: tuple[Link, ...]
     does: tuple[tuple[str, str], ...]  # what a gated task would do
+    outcome: str  # in a word or two; empty as long as there is none
     parameters: str
     task_path: str | None
     lineage: str | None
@@ -125,6 +127,7 @@ def page_of(
         check=check_receipt(service, request, origin=settings.ledger_origin, now=now),
         links=tuple(_link(address) for address in request.evidence.links),
         does=gated_facts((request.action.parameters or {}).get(TASK)),
+        outcome=outcome_of(request),
         parameters=_told(request.action.parameters) if request.action.parameters else "",
         task_path=_task_path(request.origin) if request.origin else None,
         lineage=_lineage(settings.lineage_url, request.origin) if request.origin else None,
