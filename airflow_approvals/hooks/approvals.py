@@ -323,7 +323,13 @@ def _differences(request: ApprovalRequest, action: Action, evidence: Evidence | 
         if getattr(request.action, name) != getattr(action, name)
     ]
     approved, found = request.action.parameters or {}, action.parameters or {}
-    told += [f"parameter {name} differs" for name in _paths_that_differ(approved, found)]
+    paths = _paths_that_differ(approved, found)
+    told += [f"parameter {name} differs" for name in paths]
+    if any(name.endswith("python_callable") for name in paths):
+        told.append(
+            "a function is its source with its defaults, outer variables, and constants and functions of its "
+            "file, as this release of airflow-approvals reads them"
+        )
     if evidence is not None and evidence != request.evidence:
         before = [dataset.sha256 for dataset in request.evidence.datasets]
         now = [dataset.sha256 for dataset in evidence.datasets]

@@ -137,7 +137,9 @@ def test_an_argument_that_is_no_template_is_bound_too(runs: Runs) -> None:
 
 
 @pytest.mark.parametrize("changed", ["variable", "default", "constant"])
-def test_what_a_function_brings_along_is_bound_too(runs: Runs, changed: str) -> None:
+def test_what_a_function_brings_along_is_bound_too(
+    runs: Runs, changed: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     limit = 10
 
     def act(most: int = 5) -> None:
@@ -160,6 +162,7 @@ def test_what_a_function_brings_along_is_bound_too(runs: Runs, changed: str) -> 
     finally:
         FOLDERS["to"] = "outbox"
     assert run.states == {"act": "failed"}
+    assert "python_callable differs; a function is its source with its defaults" in capfd.readouterr().out
     assert not ACTS
     assert [request.state for request in runs.site.requests_of(run.run_id)] == [State.APPROVED]
 
