@@ -143,8 +143,7 @@ def _verified(stage: Stage, promises: Promises) -> None:
 
 def _refusals(stage: Stage, dag_id: str, run_id: str, task_id: str) -> list[str]:
     """Return the words of all that the service has refused this task, from the ledger."""
-    path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
-    actor = f"worker:{stage.call('engineer', 'GET', path)['id']}"
+    actor = f"worker:{dag_id}/{run_id}/{task_id}"
     lines = fetch_ledger(stage).read_text().splitlines()
     facts = [json.loads(line)[1] for line in lines if line.startswith('["')]
     return [
