@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_approvals.channels.gated_facts import TASK, gated_changes, in_words
 from airflow_approvals.channels.pii_chart import entity_counts
-from airflow_approvals.channels.text import counted
+from airflow_approvals.channels.text import counted, headed
 from airflow_approvals.core.model import ApprovalRequest, Column, State
 from airflow_approvals.ports import RequestFilter, Store, Visibility
 
@@ -92,7 +92,7 @@ def _parameters(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Chan
             continue
         does = tuple(gated_changes(before, after)) if name == TASK else ()
         for label, then, found in does or ((f"Parameter {name}", _or_none(before), _or_none(after)),):
-            yield Change(what=f"{label[:1].upper()}{label[1:]}", was=then, now=found)
+            yield Change(what=headed(label), was=then, now=found)
 
 
 def _or_none(value: object) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from airflow_approvals.channels.findings import pii_facts
 from airflow_approvals.channels.gated_facts import TASK, gated_facts
 from airflow_approvals.channels.reach import reach_of
-from airflow_approvals.channels.text import counted, cut
+from airflow_approvals.channels.text import counted, cut, headed
 from airflow_approvals.core.model import ApprovalRequest
 
 Fact = tuple[str, str]
@@ -31,7 +31,7 @@ def facts_of(request: ApprovalRequest) -> Iterator[Fact]:
     yield "Destination", action.destination or "none"
     does = gated_facts((action.parameters or {}).get(TASK))
     for label, words in does[:_OF_TASK]:  # the page has all of them
-        yield cut(f"{label[:1].upper()}{label[1:]}", 70), words
+        yield cut(headed(label), 70), words
     yield from reach_of(request)
     yield from _data(request)
     yield from pii_facts(request.evidence.pii)

@@ -53,6 +53,11 @@ def escaped(text: str, limit: int) -> str:
     return ""
 
 
+def headed(label: str) -> str:
+    """Return `label` as it begins a line: `its sql` as `Its sql`."""
+    return f"{label[:1].upper()}{label[1:]}"
+
+
 def counted(number: int, noun: str) -> str:
     """Return `1 row`, `2 rows`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

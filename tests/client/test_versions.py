@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,15 +11,7 @@ from airflow_approvals import __version__
 from airflow_approvals.client.calls import API
 from airflow_approvals.core.errors import RequestNotFoundError, VersionMismatchError
 from airflow_approvals.core.model import ApprovalRequest, from_json, to_json
-from tests.web.site import LOADED, Site, an_opening, mounted, serving
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    found = Site(tmp_path, f"sqlite:///{tmp_path / 'airflow.db'}")
-    with serving(mounted(found.app), found.port):
-        yield found
-    found.store.close()
+from tests.web.site import LOADED, Site, an_opening
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/of-tomorrow"), ("POST", "/health")])

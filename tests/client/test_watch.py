@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,6 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def _held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "WAIT", HELD)
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    found = Site(tmp_path, f"sqlite:///{tmp_path / 'airflow.db'}")
-    with serving(mounted(found.app), found.port):
-        yield found
-    found.store.close()
 
 
 def waiting(site: Site, request_id: str) -> asyncio.Task[dict[str, Any]]:

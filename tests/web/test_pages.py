@@ -14,11 +14,12 @@ import pytest
 from sqlalchemy import event
 
 from airflow_approvals.core.identity import person_named
-from airflow_approvals.core.model import ApprovalRequest, Channel, Evidence, Person, State, Verdict
+from airflow_approvals.core.model import ApprovalRequest, Channel, Evidence, State
 from airflow_approvals.core.receipt import verify_bundle
 from airflow_approvals.core.signature import public_keys_from_json
 from airflow_approvals.web.ledger import public_keys
 from airflow_approvals.wiring import FilePolicySource
+from tests.browser.gallery import approve
 from tests.web.pages import Browser
 from tests.web.site import Site, an_opening
 
@@ -66,15 +67,7 @@ def test_a_gated_task_is_told_by_what_it_shows_and_by_no_digest_before_it(shared
     ti_id = shared.add_task(run_id="run_gated")
     with shared.worker(ti_id) as worker:
         request, _ = worker.open_request(replace(opening, action=action, evidence=Evidence()))
-    shared.service.cast_vote(
-        Person("alice"),
-        request.id,
-        Verdict.APPROVE,
-        reason="",
-        revision=1,
-        channel=Channel.CLI,
-        now=datetime.now(UTC),
-    )
+    approve(shared, request, "alice")
     with shared.worker(ti_id) as worker:
         worker.redeem(request.id, ti_id=ti_id, digest=request.action_digest)
         worker.report_outcome(request.id, ti_id=ti_id, published=True)
